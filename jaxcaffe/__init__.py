@@ -1,0 +1,1 @@
+"""Caffe, reimplemented functionally on JAX."""

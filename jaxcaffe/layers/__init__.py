@@ -1,0 +1,1 @@
+"""Layers: small flax.nnx modules, one per Caffe type."""

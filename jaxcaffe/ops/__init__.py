@@ -1,0 +1,1 @@
+"""One function per costly operation; layers and solvers call these."""

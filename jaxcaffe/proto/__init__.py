@@ -1,0 +1,1 @@
+"""The schema of Caffe's files, and reading and writing them."""

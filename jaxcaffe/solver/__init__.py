@@ -1,0 +1,1 @@
+"""Caffe's solvers as optax schedules and transformations."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -46,6 +46,7 @@ class Graph(NamedTuple):
     nodes: tuple[Node, ...]
     blobs: tuple[str, ...]  # in the order in which Caffe numbers them
     outputs: tuple[str, ...]  # blobs that nobody consumes, sorted by name
+    force_backward: bool  # the file overrides propagate_down false and lr_mult 0
 
 
 class ParamInfo(NamedTuple):
@@ -72,6 +73,18 @@ class NetOutput(NamedTuple):
     stats: Stats
 
 
+class LayerCall(NamedTuple):
+    """One layer made ready to run alone, as a profiler needs it."""
+
+    # (params, stats) of the net -> the layer's own by blob name, shared ones included
+    arrays: Callable[[Params, Stats], tuple[Blobs, Blobs]]
+    # (own params, own stats, bottoms, the net's key) -> (tops, own new stats)
+    run: Callable[
+        [Blobs, Blobs, Sequence[jax.Array], jax.Array],
+        tuple[tuple[jax.Array, ...], Blobs],
+    ]
+
+
 class Net(NamedTuple):
     """A translated net: pure functions and what is known before they run."""
 
@@ -80,3 +93,4 @@ class Net(NamedTuple):
     params: tuple[ParamInfo, ...]
     init: Callable[[jax.Array], tuple[Params, Stats]]
     apply: Callable[[Params, Stats, Blobs, jax.Array], NetOutput]
+    calls: tuple[LayerCall | None, ...]  # one per node; None for feeds

@@ -1,0 +1,326 @@
+"""Snapshots through Orbax: asynchronous, atomic, exact.
+
+One folder per snapshot, named after its iteration, holds the whole TrainState and a
+JSON note with the data positions and the circumstances under which a resumed run is
+bit-identical.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxcaffe import errors
+from jaxcaffe.log import logger
+from jaxcaffe.state import TrainState
+
+Positions = Mapping[str, Mapping[str, int]]
+"""Net ("train", "test0") -> data layer -> records that the steps have consumed."""
+
+
+class BrokenSnapshotError(errors.SnapshotError):
+    """A snapshot that was begun or damaged, so that it cannot be read."""
+
+
+def open_snapshots(folder: str, keep: int) -> ocp.CheckpointManager:
+    """Opens, and makes if needed, the folder that snapshots of a run go to.
+
+    Args:
+      folder: for instance `runs/lenet/snapshots`.
+      keep: how many of the newest stay; 0 keeps all.
+
+    Raises:
+      SnapshotError: the folder cannot be made or written.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        probe = os.path.join(folder, f".probe-{os.getpid()}")
+        with open(probe, "wb"):
+            pass
+        os.remove(probe)
+    except OSError as error:
+        raise errors.SnapshotError(
+            errors.describe(
+                folder,
+                f"cannot write snapshots here ({error.strerror})",
+                "a workdir that may be written",
+            )
+        ) from error
+    return ocp.CheckpointManager(
+        os.path.abspath(folder),
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep or None,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+        ),
+        item_names=("state", "note"),
+    )
+
+
+def save(
+    manager: ocp.CheckpointManager, state: TrainState, positions: Positions, seed: int
+) -> str:
+    """Starts writing a snapshot of `state`; returns its path at once.
+
+    The values are taken before this returns, so the state may be donated to the next
+    step. A snapshot is complete, and visible, after `wait`, or when a later save of
+    the same manager has returned.
+
+    Raises:
+      SnapshotError: the disk is full, or an earlier snapshot could not be written.
+    """
+    step = int(state.iter)
+    devices = len(state.iter.sharding.device_set)
+    if step in manager.all_steps():
+        # The run came back to an iteration whose snapshot it started from.
+        return os.path.join(os.fspath(manager.directory), str(step))
+    note = {"positions": positions, "seed": seed, "environment": environment(devices)}
+    try:
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state._asdict()),
+                note=ocp.args.JsonSave(note),
+            ),
+            force=True,
+        )
+    except Exception as error:
+        raise _write_error(manager, error) from error
+    return os.path.join(os.fspath(manager.directory), str(step))
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Returns once every snapshot that was started is on disk.
+
+    Raises:
+      SnapshotError: one could not be written.
+    """
+    try:
+        manager.wait_until_finished()
+        manager.check_for_errors()
+    except Exception as error:
+        raise _write_error(manager, error) from error
+
+
+def steps(folder: str) -> list[int]:
+    """Returns the iterations of the complete snapshots in `folder`, ascending."""
+    if not os.path.isdir(folder):
+        return []
+    return sorted(ocp.utils.checkpoint_steps(folder))
+
+
+def latest(folder: str) -> str:
+    """Returns the path of the newest snapshot in `folder`.
+
+    Raises:
+      SnapshotError: there is none.
+    """
+    present = steps(folder)
+    if not present:
+        raise errors.SnapshotError(
+            errors.describe(
+                folder, "holds no snapshot to resume from", "a run that has taken one"
+            )
+        )
+    return os.path.join(folder, str(present[-1]))
+
+
+def read_note(path: str) -> dict[str, Any]:
+    """Reads a snapshot's note: "positions", "seed", "environment".
+
+    Raises:
+      SnapshotError: no snapshot there, or no readable note in it.
+    """
+    with _reading(path) as (manager, step):
+        args = ocp.args.Composite(note=ocp.args.JsonRestore())
+        return manager.restore(step, args=args)["note"]
+
+
+def restore(
+    path: str, like: TrainState, shardings: Any
+) -> tuple[TrainState, dict[str, Any]]:
+    """Reads one snapshot.
+
+    Args:
+      path: the folder of one snapshot, `.../snapshots/1000`.
+      like: a state of the wanted shapes (arrays or ShapeDtypeStructs).
+      shardings: where each leaf goes, one for all.
+
+    Returns:
+      The state on the devices, and the note: "positions", "seed", "environment".
+
+    Raises:
+      SnapshotError: no snapshot there, or broken, or of another net or solver.
+    """
+    with _reading(path) as (manager, step):
+        held = _leaves(manager.item_metadata(step)["state"].tree)
+        _check_same_net(path, held, _leaves(like._asdict()))
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings),
+            like._asdict(),
+        )
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract),
+                note=ocp.args.JsonRestore(),
+            ),
+        )
+    return TrainState(**restored["state"]), restored["note"]
+
+
+def restore_latest(
+    folder: str, like: TrainState, shardings: Any
+) -> tuple[TrainState, dict[str, Any], str]:
+    """Reads the newest snapshot that is whole; broken ones are set aside.
+
+    A broken folder is renamed to NAME.broken, so that the resumed run can write the
+    same iteration again.
+
+    Returns:
+      What `restore` returns, and the path that was read.
+
+    Raises:
+      SnapshotError: no snapshot, none whole, or the newest is of another net.
+    """
+    for step in reversed(steps(folder)):
+        path = os.path.join(folder, str(step))
+        try:
+            return *restore(path, like, shardings), path
+        except BrokenSnapshotError as error:
+            os.rename(path, _free_name(f"{path}.broken"))
+            logger.warning("%s Set aside as %s.broken", error, path)
+    raise errors.SnapshotError(
+        errors.describe(
+            folder, "holds no whole snapshot", "a run that has taken a snapshot"
+        )
+    )
+
+
+def environment(devices: int) -> dict[str, Any]:
+    """Returns what must be equal for a resumed run to be bit-identical.
+
+    Args:
+      devices: how many devices the run uses.
+    """
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jax.lib.__version__,
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": devices,
+        "cpu_threads": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "matmul_precision": str(jax.config.values["jax_default_matmul_precision"]),
+    }
+
+
+def environment_changes(then: Mapping[str, Any], devices: int) -> list[str]:
+    """Returns `name was X, is Y` for each circumstance that changed."""
+    now = environment(devices)
+    return [
+        f"{name} was {then.get(name)}, is {value}"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[tuple[ocp.CheckpointManager, int]]:
+    """Opens one snapshot for reading; what fails inside becomes a SnapshotError."""
+    folder, name = os.path.split(os.path.abspath(path))
+    if not name.isdigit() or not os.path.isdir(path):
+        raise errors.SnapshotError(
+            errors.describe(
+                path, "is not a snapshot", "a folder such as runs/NAME/snapshots/1000"
+            )
+        )
+    manager = ocp.CheckpointManager(
+        folder,
+        options=ocp.CheckpointManagerOptions(read_only=True),
+        item_names=("state", "note"),
+    )
+    try:
+        yield manager, int(name)
+    except errors.CaffeError:
+        raise
+    except Exception as error:
+        raise BrokenSnapshotError(
+            errors.describe(
+                path,
+                f"the snapshot is broken ({_first_line(error)})",
+                "another snapshot of the run",
+            )
+        ) from error
+    finally:
+        manager.close()
+
+
+def _leaves(tree: Any) -> dict[str, tuple[int, ...]]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        "/".join(
+            str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
+            for k in path
+        ): tuple(leaf.shape)
+        for path, leaf in flat
+    }
+
+
+def _check_same_net(
+    path: str,
+    held: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int, ...]],
+) -> None:
+    missing = sorted(wanted.keys() - held.keys())
+    extra = sorted(held.keys() - wanted.keys())
+    other = [
+        f"{name} has shape {held[name]}, the run needs {wanted[name]}"
+        for name in sorted(wanted.keys() & held.keys())
+        if held[name] != wanted[name]
+    ]
+    found = (
+        [f"missing {n}" for n in missing] + [f"superfluous {n}" for n in extra] + other
+    )
+    if found:
+        more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+        raise errors.SnapshotError(
+            errors.describe(
+                path,
+                f"belongs to another net or solver: {'; '.join(found[:6])}{more}",
+                "a snapshot of this net and solver",
+            )
+        )
+
+
+def _write_error(
+    manager: ocp.CheckpointManager, error: Exception
+) -> errors.SnapshotError:
+    return errors.SnapshotError(
+        errors.describe(
+            os.fspath(manager.directory),
+            f"a snapshot could not be written ({_first_line(error)})",
+            "a disk with room; snapshots written before are whole",
+        )
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _free_name(path: str) -> str:
+    name, count = path, 1
+    while os.path.exists(name):
+        count += 1
+        name = f"{path}{count}"
+    return name

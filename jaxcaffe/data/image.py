@@ -1,0 +1,178 @@
+"""Image files and encoded bytes to uint8 pixels, as Caffe gets them from OpenCV.
+
+Follows ReadImageToCVMat, DecodeDatumToCVMat and their kin in src/caffe/util/io.cpp.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from jaxcaffe.errors import DataError, describe
+
+Decode = Literal["color", "gray", "native"]
+"""What a decoded image becomes: three channels in the order B, G, R; one channel; or
+whatever the file holds (1, 3 or 4 channels)."""
+
+_FLAGS: dict[Decode, int] = {
+    "color": cv2.IMREAD_COLOR,
+    "gray": cv2.IMREAD_GRAYSCALE,
+    "native": cv2.IMREAD_UNCHANGED,
+}
+_JPEG_START = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+
+
+def read_image(
+    path: str, is_color: bool = True, new_height: int = 0, new_width: int = 0
+) -> np.ndarray:
+    """Reads one image file, optionally stretched to a given size.
+
+    A JPEG that breaks off after its header is accepted, its missing part is grey;
+    `is_truncated_jpeg` tells. Rotation noted in EXIF is applied.
+
+    Args:
+      path: the file.
+      is_color: three channels in the order B, G, R; otherwise one grey channel.
+      new_height: rows wanted, or 0.
+      new_width: columns wanted, or 0; both or none.
+
+    Returns:
+      (H, W, C) uint8, 0 to 255, C = 3 or 1.
+
+    Raises:
+      DataError: no such file, not an image, broken, or one of the sizes alone.
+
+    Source: caffe/src/caffe/util/io.cpp, ReadImageToCVMat. Differs: raises where Caffe
+    logs and returns an empty image; one new size alone is refused, not ignored.
+    """
+    if (new_height > 0) != (new_width > 0):
+        raise DataError(
+            describe(
+                path,
+                f"new_height is {new_height} and new_width is {new_width}",
+                "both positive, or both 0",
+            )
+        )
+    return resize_image(
+        decode_file(read_bytes(path), "color" if is_color else "gray", path),
+        new_height,
+        new_width,
+    )
+
+
+def read_bytes(path: str) -> bytes:
+    """Returns a file's content; DataError names the file and why it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(describe(_show(path), f"cannot be read: {reason}")) from None
+    except ValueError as error:  # a NUL in the name
+        raise DataError(describe(_show(path), f"cannot be read: {error}")) from None
+    return content
+
+
+def decode_file(content: bytes, decode: Decode, where: str) -> np.ndarray:
+    """Decodes what an image file holds; as `decode_image`, truncated JPEGs included.
+
+    Libjpeg, reading a file that breaks off, acts as if the end marker stood there; so
+    the marker is what this adds. (OpenCV refuses such bytes when they lie in memory.)
+    """
+    if is_truncated_jpeg(content):
+        content += _JPEG_END
+    return decode_image(content, decode, where)
+
+
+def decode_image(content: bytes, decode: Decode, where: str) -> np.ndarray:
+    """Decodes one encoded image.
+
+    Args:
+      content: a JPEG, PNG, BMP, ... file as bytes.
+      decode: which channels to make. Only "native" ignores EXIF rotation.
+      where: the record or file, for messages.
+
+    Returns:
+      (H, W, C) uint8, 0 to 255; C = 3 (B, G, R), 1, or what the file holds.
+
+    Raises:
+      DataError: empty, not an image, broken, or natively deeper than 8 bits.
+
+    Source: caffe/src/caffe/util/io.cpp, DecodeDatumToCVMat, DecodeDatumToCVMatNative.
+    Differs: none.
+    """
+    if not content:
+        raise DataError(describe(_show(where), "image is empty (0 bytes)"))
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[decode])
+    except cv2.error as error:  # such as more pixels than OpenCV allows
+        reason = " ".join(str(error.err or error).split())
+        raise DataError(
+            describe(_show(where), f"image cannot be decoded: {reason}")
+        ) from None
+    if image is None:
+        raise DataError(
+            describe(
+                _show(where),
+                f"image cannot be decoded: its {len(content)} bytes are corrupt, "
+                "truncated, or of no known format",
+                "a whole JPEG, PNG, BMP or other image that OpenCV reads",
+            )
+        )
+    if image.dtype != np.uint8:
+        raise DataError(
+            describe(
+                _show(where),
+                f"image has {image.dtype.itemsize * 8} bits per channel",
+                "8 bits, or decoding with force_color or force_gray",
+            )
+        )
+    return image if image.ndim == 3 else image[:, :, np.newaxis]
+
+
+def resize_image(image: np.ndarray, new_height: int, new_width: int) -> np.ndarray:
+    """Stretches an image bilinearly, whatever its proportions.
+
+    Args:
+      image: (H, W, C) uint8.
+      new_height: rows, or 0 to leave the image alone.
+      new_width: columns, or 0 to leave the image alone.
+
+    Returns:
+      (new_height, new_width, C) uint8.
+
+    Source: caffe/src/caffe/util/io.cpp, ReadImageToCVMat. Differs: none.
+    """
+    if new_height <= 0 or new_width <= 0:
+        return image
+    resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    return resized if resized.ndim == 3 else resized[:, :, np.newaxis]
+
+
+def is_truncated_jpeg(content: bytes) -> bool:
+    """Whether a JPEG's pixel data begin but never reach the end marker.
+
+    Such a file gives a picture whose lower part is grey. An end marker inside the
+    header (a thumbnail's) does not count: the header's segments are stepped over.
+    """
+    if not content.startswith(_JPEG_START):
+        return False
+    position = 2
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        if marker == 0xFF:  # padding
+            position += 1
+            continue
+        if marker == 0xDA:  # start of scan: pixel data follow
+            return content.find(_JPEG_END, position) < 0
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    return False
+
+
+def _show(path: str) -> str:
+    """The path as printable text, also when its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,0 +1,162 @@
+"""Records of an LMDB database by index, in the order of their keys.
+
+Follows caffe/src/caffe/util/db_lmdb.cpp and data_layer.cpp.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from jaxcaffe.data.datum import read_datum
+from jaxcaffe.data.image import Decode
+from jaxcaffe.errors import DataError, describe
+
+Row = dict[str, np.ndarray]
+"""What every source gives for one record: role or dataset name -> array."""
+
+# LMDB refuses to open one environment twice in a process and must not be used across
+# a fork, so environments are shared by (file, process) for as long as somebody holds
+# them. The file's identity is part of the key: a database made anew under an old name
+# is another one.
+_environments: weakref.WeakValueDictionary[Any, lmdb.Environment] = (
+    weakref.WeakValueDictionary()
+)
+_lock = threading.Lock()
+
+
+class LmdbSource:
+    """Random access to the Datum records of an LMDB database.
+
+    `source[i]` is {"data": (C, H, W) uint8 or float32 pixels, BGR if colour; "label":
+    () float32} of the i-th key in byte order, which is the order in which Caffe reads.
+    Opening needs no lock and writes nothing, so any number of processes may read.
+
+    Args:
+      path: the database's folder, or its data file.
+      decode: channels of encoded records.
+
+    Raises:
+      DataError: no database at `path`, an empty one, or a record that is no Datum.
+
+    Source: caffe/src/caffe/util/db_lmdb.cpp LMDB::Open, LMDBCursor. Differs: no reader
+    lock is taken (a database must not be written while it is read).
+    """
+
+    groups: tuple[int, ...] | None = None
+
+    def __init__(self, path: str, decode: Decode = "native") -> None:
+        self.path = path
+        self._decode = decode
+        self._held: tuple[int, lmdb.Environment] | None = None
+        try:
+            with self._environment().begin() as transaction:
+                # Values stay on disk: with iternext(values=False) only the pages that
+                # hold keys are read.
+                self._keys = tuple(transaction.cursor().iternext(values=False))
+        except lmdb.Error as error:
+            raise DataError(
+                describe(path, f"the LMDB database cannot be read ({error})")
+            ) from error
+        if not self._keys:
+            raise DataError(describe(path, "the LMDB database holds no record"))
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, index: int) -> Row:
+        """Returns {"data": (C, H, W) uint8 or float32, "label": () float32}."""
+        with self._environment().begin() as transaction:
+            value = transaction.get(self._keys[index])
+        return read_record(value, self._keys[index], self._decode, self.path)
+
+    def key(self, index: int) -> str:
+        """Returns the record's key as text, for messages."""
+        return self._keys[index].decode("utf-8", "replace")
+
+    def __repr__(self) -> str:
+        return f"LMDB {self.path} ({len(self)} records)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}
+
+    def _environment(self) -> lmdb.Environment:
+        held = self._held
+        if held is None or held[0] != os.getpid():
+            held = (os.getpid(), open_environment(self.path))
+            self._held = held
+        return held[1]
+
+
+def open_environment(path: str) -> lmdb.Environment:
+    """Returns the process's one read-only environment of the database at `path`.
+
+    Args:
+      path: the database's folder, or its data file.
+
+    Raises:
+      DataError: there is no LMDB database at `path`.
+    """
+    is_folder = os.path.isdir(path)
+    file = os.path.join(path, "data.mdb") if is_folder else path
+    try:
+        status = os.stat(file)
+    except OSError as error:
+        raise DataError(
+            describe(
+                path,
+                _missing(path),
+                "the folder of an LMDB database, which holds a file data.mdb",
+            )
+        ) from error
+    key = (os.path.realpath(file), status.st_dev, status.st_ino, os.getpid())
+    with _lock:
+        environment = _environments.get(key)
+        if environment is None:
+            try:
+                environment = lmdb.open(
+                    path,
+                    subdir=is_folder,
+                    readonly=True,
+                    lock=False,
+                    # Reading ahead only helps one pass in file order; under a shuffle
+                    # it fills memory with records that nobody asked for.
+                    readahead=False,
+                    max_spare_txns=32,
+                )
+            except lmdb.Error as error:
+                raise DataError(
+                    describe(path, f"the LMDB database cannot be opened ({error})")
+                ) from error
+            _check_size(environment, path, status.st_size)
+            _environments[key] = environment
+        return environment
+
+
+def read_record(value: bytes, key: bytes, decode: Decode, path: str) -> Row:
+    """Returns a Datum's {"data": (C, H, W) uint8 or float32, "label": () float32}."""
+    record = read_datum(value, key, decode, path)
+    return {"data": record.data, "label": np.asarray(record.label, np.float32)}
+
+
+def _check_size(environment: lmdb.Environment, path: str, size: int) -> None:
+    # LMDB maps the file; touching a page beyond its end would kill the process.
+    pages = environment.info()["last_pgno"] + 1
+    needed = pages * environment.stat()["psize"]
+    if size < needed:
+        raise DataError(
+            describe(path, f"data.mdb is truncated: {size} bytes of at least {needed}")
+        )
+
+
+def _missing(path: str) -> str:
+    if os.path.exists(os.path.join(path, "CURRENT")):
+        return "this is a LevelDB database, not LMDB (backend: LEVELDB reads it)"
+    if os.path.exists(path):
+        return "no LMDB database here"
+    return "no such file or folder"

@@ -1,0 +1,131 @@
+"""Element by element arithmetic on one or several bottoms of one shape.
+
+Follows caffe/src/caffe/layers/eltwise_layer.cpp and power_layer.cpp.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.registry import register
+from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.spec import Shape
+
+
+@register("Eltwise", bottoms=(2, None), tops=1)
+class Eltwise(nnx.Module):
+    """Multiplies, adds or maximises its bottoms.
+
+    PROD: top = bottom_0 * bottom_1 * ...
+    SUM: top = coeff_0 * bottom_0 + coeff_1 * bottom_1 + ..., coeff 1 unless given.
+    MAX: top = the largest; of equal values bottom 1 comes before bottom 0 and both
+    before the others, and the winner alone gets the gradient.
+
+    Args of the call:
+      bottoms: two or more float32 arrays of one shape.
+
+    Returns:
+      float32, the same shape.
+
+    Raises:
+      LayerError: shapes differ; coeff with PROD, or not one per bottom.
+
+    Source: caffe/src/caffe/layers/eltwise_layer.cpp. Differs: the gradient of PROD is
+    always the product of the other bottoms, which Caffe computes with
+    stable_prod_grad only; its other way, top / bottom, gives NaN where a bottom is 0.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.eltwise_param
+        count = len(bottom_shapes)
+        if param.coeff and param.operation == caffe_pb2.EltwiseParameter.PROD:
+            raise LayerError("coeff is set for operation PROD", "coeff with SUM")
+        if param.coeff and len(param.coeff) != count:
+            raise LayerError(
+                f"{len(param.coeff)} coeff for {count} bottoms",
+                f"none, or {count}: one per bottom",
+            )
+        for i, shape in enumerate(bottom_shapes):
+            if shape != bottom_shapes[0]:
+                raise LayerError(
+                    f"bottom {i} has shape {shape}, bottom 0 {bottom_shapes[0]}",
+                    "bottoms of one shape",
+                )
+        self.operation = param.operation
+        self.coeff = tuple(param.coeff) or (1.0,) * count
+
+    def __call__(self, *bottoms: jax.Array) -> jax.Array:
+        """Applies the layer to its bottoms; see the class."""
+        if self.operation == caffe_pb2.EltwiseParameter.PROD:
+            return functools.reduce(operator.mul, bottoms)
+        if self.operation == caffe_pb2.EltwiseParameter.SUM:
+            terms = [
+                b if coeff == 1 else coeff * b
+                for coeff, b in zip(self.coeff, bottoms, strict=True)
+            ]
+            return functools.reduce(operator.add, terms)
+        first, second, *others = bottoms
+        # `where`, not `maximum`, which would halve the gradient between equal values.
+        top = jnp.where(first > second, first, second)
+        for other in others:
+            top = jnp.where(other > top, other, top)
+        return top
+
+
+@register("Power", bottoms=1, tops=1)
+class Power(nnx.Module):
+    """Computes top = (shift + scale * bottom) ^ power.
+
+    With power or scale 0 the top is a constant and the gradient 0.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Source: caffe/src/caffe/layers/power_layer.cpp. Differs: the gradient is
+    power * scale * (shift + scale * bottom) ^ (power - 1) also where the base is 0;
+    Caffe divides top by base there and gives NaN.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.power_param
+        self.power, self.scale, self.shift = param.power, param.scale, param.shift
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        if self.power == 0 or self.scale == 0:
+            # Cut off from the bottom, so that a non-finite one cannot reach the top.
+            return _raise_to(jnp.full_like(bottom, self.shift), self.power)
+        return _raise_to(self.shift + self.scale * bottom, self.power)
+
+
+def _raise_to(base: jax.Array, power: float) -> jax.Array:
+    # Whole exponents by multiplication: exact, and right for negative bases anywhere.
+    if power.is_integer() and abs(power) <= _LARGEST_MULTIPLIED:
+        return jax.lax.integer_pow(base, int(power))
+    return jnp.power(base, power)
+
+
+# integer_pow unrolls the exponent; beyond a few squarings `power` is no slower.
+_LARGEST_MULTIPLIED = 64

@@ -1,0 +1,151 @@
+"""Pooling: the maximum, the mean or a random element of windows.
+
+Follows caffe/src/caffe/layers/pooling_layer.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+
+from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.registry import register
+from jaxcaffe.ops import pooling as ops
+from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.spec import Shape
+
+_Param = caffe_pb2.PoolingParameter
+
+
+@register("Pooling", bottoms=1, tops=(1, 2), random=True)
+class Pooling(nnx.Module):
+    """Takes the maximum, the mean or a random element of each window of the bottom.
+
+    top[n, c, i, j] = that of bottom[n, c] over rows i * stride_h - pad_h +
+    [0, kernel_h), columns likewise. MAX ignores padding; AVE divides by the window's
+    area on the padded image. STOCHASTIC draws by value in TRAIN and takes the
+    expected value in TEST.
+
+    Args of a call:
+      bottom: (N, C, H, W) float32.
+      key: random key, which only STOCHASTIC in TRAIN uses.
+
+    Returns:
+      (N, C, H', W') float32; H' and W' are rounded up unless round_mode is FLOOR. With
+      two tops (MAX only) also the index of each maximum in its plane, row * W +
+      column, as float32 of that shape.
+
+    Raises:
+      LayerError: bottom not 4-D; sizes given twice, by halves or zero; pad not smaller
+        than the kernel; sizes with global_pooling; a second top without MAX; padding
+        with STOCHASTIC; no window fits.
+
+    Source: caffe/src/caffe/layers/pooling_layer.cpp, LayerSetUp and Reshape.
+    Differs: engine chooses no other code; kernel_size with kernel_h or kernel_w is
+    refused even when only one of them is set; STOCHASTIC runs on every platform.
+    """
+
+    blobs = ()
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.pooling_param
+        shape = bottom_shapes[0]
+        if len(shape) != 4:
+            raise LayerError(
+                f"the bottom has shape {shape}", "a bottom of 4 axes, N x C x H x W"
+            )
+        self.windows = _windows(param, shape[2:])
+        self.pool = param.pool
+        self.draws = phase == caffe_pb2.TRAIN
+        self.with_mask = len(layer.top) > 1
+        if self.with_mask and self.pool != _Param.MAX:
+            raise LayerError(
+                f"pool {_Param.PoolMethod.Name(self.pool)} has two tops",
+                "one top; the second, the mask, exists with pool MAX",
+            )
+        if self.pool == _Param.STOCHASTIC and any(self.windows.pad):
+            raise LayerError("pool STOCHASTIC with padding", "pad 0, or MAX or AVE")
+
+    def __call__(
+        self, bottom: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Pools the bottom; see the class."""
+        if self.pool == _Param.AVE:
+            return ops.ave_pool(bottom, self.windows)
+        if self.pool == _Param.STOCHASTIC:
+            assert key is not None or not self.draws
+            return ops.stochastic_pool(
+                bottom, self.windows, key if self.draws else None
+            )
+        top = ops.max_pool(bottom, self.windows)
+        return (top, ops.max_mask(bottom, self.windows)) if self.with_mask else top
+
+
+def _windows(param: caffe_pb2.PoolingParameter, size: Shape) -> ops.Windows:
+    H, W = size
+    pad = _pair(param, "pad", "pad")
+    stride = _pair(param, "stride", "stride")
+    if param.global_pooling:
+        for field in ["kernel_size", "kernel_h", "kernel_w"]:
+            if param.HasField(field):
+                raise LayerError(
+                    f"global_pooling and {field} are both set", "one of the two"
+                )
+        if pad != (0, 0) or stride != (1, 1):
+            raise LayerError(
+                f"global_pooling with pad {_show(pad)} and stride {_show(stride)}",
+                "pad 0 and stride 1",
+            )
+        kernel = (H, W)
+    else:
+        if not any(param.HasField(f"kernel_{end}") for end in ["size", "h", "w"]):
+            raise LayerError(
+                "no kernel_size", "kernel_size, kernel_h with kernel_w, global_pooling"
+            )
+        kernel = _pair(param, "kernel_size", "kernel")
+    for field, values in [("kernel_size", kernel), ("stride", stride)]:
+        if 0 in values:
+            raise LayerError(f"{field} is {_show(values)}", "sizes of 1 or more")
+    if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
+        raise LayerError(
+            f"pad {_show(pad)} is not smaller than kernel_size {_show(kernel)}",
+            "a pad below kernel_size",
+        )
+    ceil = param.round_mode == _Param.CEIL
+    pooled = (
+        ops.pooled_size(H, kernel[0], stride[0], pad[0], ceil, padded=any(pad)),
+        ops.pooled_size(W, kernel[1], stride[1], pad[1], ceil, padded=any(pad)),
+    )
+    if min(pooled) < 1:
+        raise LayerError(
+            f"no window of {_show(kernel)} fits the bottom of {_show((H, W))}",
+            "a smaller kernel_size or a larger bottom",
+        )
+    return ops.Windows((H, W), kernel, stride, pad, pooled)
+
+
+def _pair(param: caffe_pb2.PoolingParameter, single: str, stem: str) -> tuple[int, int]:
+    """Reads a size given once or as _h and _w."""
+    names = [f"{stem}_h", f"{stem}_w"]
+    given = [name for name in names if param.HasField(name)]
+    if not given:
+        value = getattr(param, single)
+        return value, value
+    accepted = f"{single}, or {names[0]} with {names[1]}"
+    if param.HasField(single):
+        raise LayerError(f"{single} and {given[0]} are both set", accepted)
+    if len(given) == 1:
+        raise LayerError(f"{given[0]} is set alone", accepted)
+    return getattr(param, names[0]), getattr(param, names[1])
+
+
+def _show(pair: tuple[int, int]) -> str:
+    return f"{pair[0]} x {pair[1]}"

@@ -1,0 +1,140 @@
+"""Picks the layers that a phase, a level and a set of stages call for.
+
+Follows caffe/src/caffe/net.cpp, FilterNet and StateMeetsRule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from jaxcaffe.errors import PrototxtError, describe_layer
+from jaxcaffe.proto import caffe_pb2
+
+if TYPE_CHECKING:
+    from jaxcaffe.proto.text import Source
+
+
+def merge_state(
+    net: caffe_pb2.NetParameter, state: caffe_pb2.NetState
+) -> caffe_pb2.NetState:
+    """Returns the state that a net is filtered by: the file's under the caller's.
+
+    Fields that the caller set replace those of the net's own `state { }`; stages add
+    up. Merging twice changes nothing.
+
+    Source: caffe/src/caffe/net.cpp, Net(param_file, phase, level, stages). Differs:
+    none.
+    """
+    merged = caffe_pb2.NetState()
+    merged.CopyFrom(net.state)
+    merged.MergeFrom(state)
+    stages = tuple(dict.fromkeys(merged.stage))
+    del merged.stage[:]
+    merged.stage.extend(stages)
+    return merged
+
+
+def solver_state(
+    net: caffe_pb2.NetParameter, phase: int, state: caffe_pb2.NetState
+) -> caffe_pb2.NetState:
+    """Returns the state of a solver's net: `phase` < the file's state < the solver's.
+
+    Args:
+      net: the net, whose `state { }` may even change the phase, as in Caffe.
+      phase: caffe_pb2.TRAIN or caffe_pb2.TEST, what the solver wants the net for.
+      state: the solver's train_state, or its test_state for this net.
+
+    Source: caffe/src/caffe/solver.cpp, InitTrainNet and InitTestNets. Differs: none.
+    """
+    defaults = caffe_pb2.NetParameter(
+        state=caffe_pb2.NetState(phase=caffe_pb2.Phase.ValueType(phase))
+    )
+    return merge_state(defaults, merge_state(net, state))
+
+
+def meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
+    """Returns whether the state has the rule's phase, level and stages.
+
+    Every condition that the rule states must hold: the phase, min_level and
+    max_level (both included), all of `stage` and none of `not_stage`.
+
+    Source: caffe/src/caffe/net.cpp, StateMeetsRule. Differs: none.
+    """
+    stages = set(state.stage)
+    return (
+        (not rule.HasField("phase") or rule.phase == state.phase)
+        and (not rule.HasField("min_level") or state.level >= rule.min_level)
+        and (not rule.HasField("max_level") or state.level <= rule.max_level)
+        and stages.issuperset(rule.stage)
+        and stages.isdisjoint(rule.not_stage)
+    )
+
+
+def includes_layer(state: caffe_pb2.NetState, layer: caffe_pb2.LayerParameter) -> bool:
+    """Returns whether any include rule holds or, without any, no exclude rule does."""
+    if layer.include:
+        return any(meets_rule(state, rule) for rule in layer.include)
+    return not any(meets_rule(state, rule) for rule in layer.exclude)
+
+
+def filter_net(
+    net: caffe_pb2.NetParameter,
+    state: caffe_pb2.NetState,
+    source: Source | None = None,
+) -> tuple[caffe_pb2.NetParameter, tuple[int, ...]]:
+    """Keeps the layers whose rules the state meets.
+
+    Args:
+      net: an upgraded net; not changed.
+      state: the caller's phase, level and stages, put over the net's own.
+      source: where the layers stand, for errors.
+
+    Returns:
+      A copy with the kept layers and the merged state, and their indices in `net`.
+
+    Raises:
+      PrototxtError: a layer has both include and exclude rules.
+
+    Source: caffe/src/caffe/net.cpp, FilterNet. Differs: none.
+    """
+    merged = merge_state(net, state)
+    for i, layer in enumerate(net.layer):
+        if layer.include and layer.exclude:
+            raise PrototxtError(
+                describe_layer(
+                    locate_layers(net, (i,), source)[0],
+                    layer.name,
+                    layer.type,
+                    f"{len(layer.include)} include and {len(layer.exclude)} exclude "
+                    "rules are set",
+                    "either include or exclude rules",
+                )
+            )
+    kept = tuple(
+        i for i, layer in enumerate(net.layer) if includes_layer(merged, layer)
+    )
+    filtered = caffe_pb2.NetParameter()
+    filtered.CopyFrom(net)
+    filtered.state.CopyFrom(merged)
+    del filtered.layer[:]
+    filtered.layer.extend(net.layer[i] for i in kept)
+    return filtered, kept
+
+
+def locate_layers(
+    net: caffe_pb2.NetParameter, indices: Iterable[int], source: Source | None
+) -> tuple[str, ...]:
+    """Returns "file:line" of each layer given by its index in the unfiltered net.
+
+    Layers of one name (one per phase, say) are told apart by counting.
+    """
+    if source is None:
+        return tuple("" for _ in indices)
+    seen: dict[str, int] = {}
+    places = []
+    for layer in net.layer:
+        occurrence = seen.get(layer.name, 0)
+        seen[layer.name] = occurrence + 1
+        places.append(source.locate(layer.name, occurrence))
+    return tuple(places[i] for i in indices)

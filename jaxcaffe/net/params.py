@@ -1,0 +1,209 @@
+"""Finds which learned blobs are shared and what multiplies their rates.
+
+Follows caffe/src/caffe/net.cpp, AppendParam.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from jaxcaffe.net.graph import layer_error
+from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.spec import Net, Node, ParamInfo, Shape
+
+
+class LayerBlob(NamedTuple):
+    """A blob as its own layer sees it, before any sharing."""
+
+    name: str
+    shape: Shape
+    is_stat: bool
+
+
+def build_params(
+    nodes: Sequence[Node], blobs: Sequence[Sequence[LayerBlob]]
+) -> tuple[ParamInfo, ...]:
+    """Lists the learned blobs of a net in Caffe's order, each with its owner.
+
+    Blobs whose `param` has the same name are one; the first layer that has it owns it.
+    Their multipliers are the ones that any of them states, 1 if none does.
+
+    Args:
+      nodes: the layers of a graph.
+      blobs: per node its blobs in Caffe's order.
+
+    Raises:
+      PrototxtError: more `param` than blobs; shared blobs of other shapes (STRICT) or
+        sizes (PERMISSIVE), or that state different multipliers; an lr_mult other than
+        0 for statistics; two layers of one name that both have blobs.
+
+    Source: caffe/src/caffe/net.cpp, Init and AppendParam. Differs: Caffe lets two
+    layers with blobs have one name, and then loads weights into the first of them.
+    """
+    infos: list[ParamInfo] = []
+    owned: dict[str, int] = {}  # param name -> index of the owner's info
+    stated: dict[str, dict[str, tuple[float, Node]]] = {}
+    named_layers: dict[str, Node] = {}
+    for node, layer_blobs in zip(nodes, blobs, strict=True):
+        layer = node.layer
+        if len(layer.param) > len(layer_blobs):
+            raise layer_error(
+                node,
+                f"{len(layer.param)} param for {len(layer_blobs)} blobs",
+                "at most one param per blob"
+                + (
+                    f" ({', '.join(b.name for b in layer_blobs)})"
+                    if layer_blobs
+                    else ""
+                ),
+            )
+        if layer_blobs:
+            first = named_layers.setdefault(layer.name, node)
+            if first is not node:
+                raise layer_error(
+                    node,
+                    f"another layer with weights has this name ({_place(first)})",
+                    "a name of its own; to share weights, param { name }",
+                )
+        for i, blob in enumerate(layer_blobs):
+            spec = layer.param[i] if i < len(layer.param) else caffe_pb2.ParamSpec()
+            # lr_mult 1 is the default, so a bare `param { }` counts as stating it.
+            if blob.is_stat and i < len(layer.param) and spec.lr_mult != 0:
+                raise layer_error(
+                    node,
+                    f'lr_mult is {spec.lr_mult:g} for "{blob.name}", which the forward '
+                    "pass computes and no solver may change",
+                    "lr_mult: 0",
+                )
+            infos.append(
+                ParamInfo(
+                    layer=layer.name,
+                    blob=blob.name,
+                    owner=(layer.name, blob.name),
+                    shape=blob.shape,
+                    lr_mult=0.0 if blob.is_stat else spec.lr_mult,
+                    decay_mult=0.0 if blob.is_stat else spec.decay_mult,
+                    is_stat=blob.is_stat,
+                )
+            )
+            if not spec.name:
+                continue
+            if spec.name not in owned:
+                owned[spec.name] = len(infos) - 1
+                stated[spec.name] = {}
+            else:
+                owner = infos[owned[spec.name]]
+                _check_share(node, spec, infos[-1], owner)
+                infos[-1] = infos[-1]._replace(owner=owner.owner)
+            _merge_mults(node, spec, stated[spec.name])
+    by_owner = {info.owner: info for info in infos if is_owner(info)}
+    for name, index in owned.items():
+        owner = infos[index]
+        if not owner.is_stat:
+            mults = {field: value for field, (value, _) in stated[name].items()}
+            by_owner[owner.owner] = owner._replace(
+                lr_mult=mults.get("lr_mult", owner.lr_mult),
+                decay_mult=mults.get("decay_mult", owner.decay_mult),
+            )
+    return tuple(
+        info._replace(
+            lr_mult=by_owner[info.owner].lr_mult,
+            decay_mult=by_owner[info.owner].decay_mult,
+        )
+        for info in infos
+    )
+
+
+def is_owner(info: ParamInfo) -> bool:
+    """Returns whether the blob has a leaf of its own, in Params or Stats."""
+    return info.owner == (info.layer, info.blob)
+
+
+def lr_mults(net: Net) -> dict[str, dict[str, float]]:
+    """Returns what multiplies the rate of each leaf, as a tree like Params."""
+    return _tree(net, lambda info: info.lr_mult)
+
+
+def decay_mults(net: Net) -> dict[str, dict[str, float]]:
+    """Returns what multiplies the weight decay of each leaf, as a tree like Params."""
+    return _tree(net, lambda info: info.decay_mult)
+
+
+def trainable(net: Net) -> dict[str, dict[str, bool]]:
+    """Returns which leaves a solver changes (lr_mult not 0), as a tree like Params.
+
+    The gradients of `net.apply` are already zero where Caffe makes none, so a solver
+    needs this only to save work or memory.
+    """
+    return _tree(net, lambda info: info.lr_mult != 0)
+
+
+_Value = TypeVar("_Value")
+
+
+def _tree(
+    net: Net, value: Callable[[ParamInfo], _Value]
+) -> dict[str, dict[str, _Value]]:
+    tree: dict[str, dict[str, _Value]] = {}
+    for info in net.params:
+        if is_owner(info) and not info.is_stat:
+            tree.setdefault(info.layer, {})[info.blob] = value(info)
+    return tree
+
+
+def _check_share(
+    node: Node, spec: caffe_pb2.ParamSpec, info: ParamInfo, owner: ParamInfo
+) -> None:
+    theirs = f'blob "{owner.blob}" {owner.shape} of layer "{owner.layer}"'
+    problem = (
+        f'"{info.blob}" {info.shape} cannot share param "{spec.name}" with {theirs}'
+    )
+    if info.is_stat != owner.is_stat:
+        raise layer_error(
+            node,
+            f"{problem}: one of them is learned, the other computed",
+            "a param name of its own",
+        )
+    if spec.share_mode == caffe_pb2.ParamSpec.PERMISSIVE:
+        if math.prod(info.shape) != math.prod(owner.shape):
+            raise layer_error(
+                node,
+                f"{problem}: {math.prod(info.shape)} values, not "
+                f"{math.prod(owner.shape)}",
+                "blobs of one size",
+            )
+    elif info.shape != owner.shape:
+        same_size = math.prod(info.shape) == math.prod(owner.shape)
+        raise layer_error(
+            node,
+            f"{problem}: the shapes differ",
+            "blobs of one shape"
+            + (
+                ", or share_mode: PERMISSIVE as they have one size" if same_size else ""
+            ),
+        )
+
+
+def _merge_mults(
+    node: Node,
+    spec: caffe_pb2.ParamSpec,
+    stated: dict[str, tuple[float, Node]],
+) -> None:
+    for field in ("lr_mult", "decay_mult"):
+        if not spec.HasField(field):
+            continue
+        value = getattr(spec, field)
+        before, sharer = stated.setdefault(field, (value, node))
+        if value != before:
+            raise layer_error(
+                node,
+                f'{field} is {value:g} for param "{spec.name}" but {before:g} in '
+                f'layer "{sharer.layer.name}", which shares it',
+                f"{field}: {before:g}, or state it once",
+            )
+
+
+def _place(node: Node) -> str:
+    return node.where or f"type {node.layer.type}"

@@ -1,0 +1,166 @@
+"""Moves weights between a net's trees and lists of arrays by layer name.
+
+Follows caffe/src/caffe/net.cpp, CopyTrainedLayersFrom and ToProto, and
+caffe/src/caffe/blob.cpp, ShapeEquals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcaffe.errors import SnapshotError, describe
+from jaxcaffe.net.params import is_owner
+from jaxcaffe.spec import Net, ParamInfo, Params, Shape, Stats
+
+RENAME = "to learn this layer from scratch instead, rename it in the net"
+
+
+class Report(NamedTuple):
+    """What loading weights did, as layer names in the order of the file or the net."""
+
+    loaded: tuple[str, ...]
+    ignored: tuple[str, ...]  # in the file only
+    missing: tuple[str, ...]  # have blobs in the net, none in the file
+
+
+def load_weights(
+    net: Net,
+    params: Params,
+    stats: Stats,
+    source: Mapping[str, Sequence[np.ndarray | None]],
+    where: str = "",
+) -> tuple[Params, Stats, Report]:
+    """Replaces the blobs of every layer whose name the source has.
+
+    Args:
+      net: a translated net.
+      params: its params; not changed.
+      stats: its stats; not changed.
+      source: layer name -> blobs in Caffe's order. A blob that the net takes from
+        another layer may be None or lack at the end, as in Caffe's HDF5 files.
+      where: the file's path, for errors.
+
+    Returns:
+      New params and stats (float32), and a report.
+
+    Raises:
+      SnapshotError: a layer has another number of blobs, or a blob another shape. A
+        4-D source may have leading axes of 1 more than the net, as files of old do.
+
+    Source: caffe/src/caffe/net.cpp, CopyTrainedLayersFrom. Differs: Caffe lets only
+    blobs with the four legacy sizes have more axes.
+    """
+    infos = layer_infos(net)
+    names = {node.layer.name for node in net.graph.nodes}
+    params = {name: dict(blobs) for name, blobs in params.items()}
+    stats = {name: dict(blobs) for name, blobs in stats.items()}
+    given = set()
+    for name, blobs in source.items():
+        if name not in names:
+            continue
+        theirs = infos.get(name, ())
+        _check_counts(name, theirs, blobs, where)
+        for index, (info, blob) in enumerate(zip(theirs, blobs, strict=False)):
+            if blob is None:
+                continue
+            if not shape_equals(blob.shape, info.shape):
+                raise SnapshotError(
+                    describe(
+                        where,
+                        f'layer "{name}": blob {index} ("{info.blob}") has shape '
+                        f"{blob.shape} in the file but {info.shape} in the net",
+                        f"shape {info.shape}; {RENAME}",
+                    )
+                )
+            layer, owner_blob = info.owner
+            tree = stats if info.is_stat else params
+            shape = tree[layer][owner_blob].shape
+            tree[layer][owner_blob] = jnp.asarray(blob, jnp.float32).reshape(shape)
+            given.add(info.owner)
+    report = Report(
+        loaded=tuple(n for n in source if n in infos and n in names),
+        ignored=tuple(n for n in source if n not in names),
+        missing=tuple(
+            name
+            for name, theirs in infos.items()
+            if not any(info.owner in given for info in theirs)
+        ),
+    )
+    return params, stats, report
+
+
+def export_weights(
+    net: Net, params: Params, stats: Stats
+) -> dict[str, list[np.ndarray]]:
+    """Returns every layer's blobs in Caffe's order, as a .caffemodel holds them.
+
+    Args:
+      net: a translated net.
+      params: its params, or those of a net that has more layers.
+      stats: likewise.
+
+    Returns:
+      Layer name -> float32 arrays, statistics at their place among the learned blobs
+      and shared blobs repeated in each layer's own shape; layers without blobs are
+      left out.
+
+    Source: caffe/src/caffe/net.cpp, ToProto. Differs: none.
+    """
+    wanted = {
+        name: [(stats if i.is_stat else params)[i.owner[0]][i.owner[1]] for i in theirs]
+        for name, theirs in layer_infos(net).items()
+    }
+    arrays = jax.device_get(wanted)
+    return {
+        name: [
+            np.asarray(array, np.float32).reshape(info.shape)
+            for array, info in zip(arrays[name], theirs, strict=True)
+        ]
+        for name, theirs in layer_infos(net).items()
+    }
+
+
+def layer_infos(net: Net) -> dict[str, tuple[ParamInfo, ...]]:
+    """Returns the blobs of each layer that has any, in Caffe's order."""
+    infos: dict[str, tuple[ParamInfo, ...]] = {}
+    for info in net.params:
+        infos[info.layer] = (*infos.get(info.layer, ()), info)
+    return infos
+
+
+def shape_equals(source: Shape, target: Shape) -> bool:
+    """Returns whether a stored blob fits, its legacy four axes counted from the end.
+
+    Source: caffe/src/caffe/blob.cpp, ShapeEquals. Differs: none for legacy blobs.
+    """
+    if tuple(source) == tuple(target):
+        return True
+    padding = (1,) * (4 - len(target))
+    return len(source) == 4 and len(target) < 4 and padding + tuple(target) == source
+
+
+def _check_counts(
+    name: str,
+    infos: Sequence[ParamInfo],
+    blobs: Sequence[np.ndarray | None],
+    where: str,
+) -> None:
+    lacking = (*infos[len(blobs) :],) + tuple(
+        info for info, blob in zip(infos, blobs, strict=False) if blob is None
+    )
+    if len(blobs) <= len(infos) and not any(is_owner(info) for info in lacking):
+        return
+    count = sum(blob is not None for blob in blobs)
+    listed = f" ({', '.join(info.blob for info in infos)})" if infos else ""
+    raise SnapshotError(
+        describe(
+            where,
+            f'layer "{name}": {count} blobs in the file but {len(infos)} in the net',
+            f"{len(infos)} blobs{listed}; {RENAME}",
+        )
+    )

@@ -1,0 +1,89 @@
+"""Host batches on their way to the devices, a few ahead of the step.
+
+The copy of batch k + 1 runs while the devices work on batch k. Positions count the
+batches handed to the step, never those under way, so a snapshot may be taken at any
+time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from jaxcaffe.spec import Blobs
+
+HostBatch = Mapping[str, np.ndarray]
+
+
+class Reader(Protocol):
+    """What data.pipeline.FeedReader offers."""
+
+    @property
+    def positions(self) -> Mapping[str, int]:
+        """Data layer -> records handed out."""
+
+    def __next__(self) -> HostBatch:
+        """Returns the next host batch."""
+
+    def close(self) -> None:
+        """Ends the reader's threads."""
+
+
+class DeviceFeed:
+    """Iterator over device batches.
+
+    Args:
+      reader: gives host batches and the position after each.
+      put: starts the copy of a host batch to the devices.
+      group: host batches stacked into one device batch (iter_size); 1 stacks none.
+      depth: device batches under way beside the one in use.
+
+    Attributes:
+      positions: data layer -> records in the batches handed out so far.
+      waited: seconds spent waiting for the host so far.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        put: Callable[[HostBatch], Blobs],
+        group: int = 1,
+        depth: int = 2,
+    ) -> None:
+        self.positions = dict(reader.positions)
+        self.waited = 0.0
+        self._reader = reader
+        self._put = put
+        self._group = group
+        self._depth = depth
+        self._ahead: deque[tuple[Blobs, dict[str, int]]] = deque()
+
+    def __iter__(self) -> Iterator[Blobs]:
+        """Returns itself."""
+        return self
+
+    def __next__(self) -> Blobs:
+        """Returns the next device batch and starts the copy of a later one."""
+        while len(self._ahead) <= self._depth:
+            self._fetch()
+        batch, self.positions = self._ahead.popleft()
+        return batch
+
+    def close(self) -> None:
+        """Stops the reader's threads and lets the batches go."""
+        self._ahead.clear()
+        self._reader.close()
+
+    def _fetch(self) -> None:
+        begin = time.perf_counter()
+        parts = [next(self._reader) for _ in range(self._group)]
+        self.waited += time.perf_counter() - begin
+        if self._group == 1:
+            batch = parts[0]
+        else:
+            batch = {name: np.stack([p[name] for p in parts]) for name in parts[0]}
+        self._ahead.append((self._put(batch), dict(self._reader.positions)))

@@ -1,0 +1,95 @@
+"""Reads whole files with one clear error and writes them all or not at all.
+
+Follows Caffe's src/caffe/util/io.cpp (ReadProtoFrom..., WriteProtoTo...).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from jaxcaffe.errors import CaffeError, describe, nearest
+
+_NEIGHBOURS = 5  # files named when one is missing
+
+
+def read_bytes(path: str | os.PathLike[str], error: type[CaffeError]) -> bytes:
+    """Returns a file's bytes.
+
+    Raises:
+      error: the file is missing (its neighbours with a like name are told), is a
+        folder, is empty or may not be read.
+
+    Source: src/caffe/util/io.cpp, ReadProtoFromBinaryFile. Differs: an empty file is
+      refused, which Caffe takes for an empty message.
+    """
+    name = os.fspath(path)
+    try:
+        data = Path(name).read_bytes()
+    except FileNotFoundError:
+        raise error(describe(name, *_describe_missing(Path(name)))) from None
+    except IsADirectoryError:
+        raise error(describe(name, "is a folder", "the name of a file")) from None
+    except OSError as cause:
+        raise error(describe(name, f"cannot be read ({cause.strerror})")) from None
+    if not data:
+        raise error(describe(name, "the file is empty"))
+    return data
+
+
+def write_bytes(
+    path: str | os.PathLike[str], data: bytes, error: type[CaffeError]
+) -> None:
+    """Writes a file so that a crash leaves the old file or the new one, whole.
+
+    Raises:
+      error: the folder is missing or may not be written to, or the disk is full.
+
+    Source: src/caffe/util/io.cpp, WriteProtoToBinaryFile. Differs: Caffe writes in
+      place.
+    """
+    write_atomically(path, lambda file: file.write(data), error)
+
+
+def write_atomically(
+    path: str | os.PathLike[str],
+    write: Callable[[BinaryIO], object],
+    error: type[CaffeError],
+) -> None:
+    """Calls `write` with a file that becomes `path` only when all is on the disk.
+
+    Raises:
+      error: as `write_bytes`.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        if target.is_dir():
+            raise error(describe(str(target), "is a folder", "the name of a file"))
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, target)
+    except OSError as cause:
+        raise error(
+            describe(str(target), f"cannot be written ({cause.strerror})")
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _describe_missing(path: Path) -> tuple[str, str]:
+    folder = path.parent
+    if not folder.is_dir():
+        return f'no such file: the folder "{folder}" does not exist', ""
+    names: list[str] = []
+    if path.suffix:
+        with contextlib.suppress(OSError):
+            names = [p.name for p in folder.iterdir() if p.suffix == path.suffix]
+    close = nearest(path.name, names).split(", ")[:_NEIGHBOURS]
+    return "no such file", f"a file such as {', '.join(close)}" if names else ""

@@ -1,0 +1,388 @@
+"""From a config to everything that training, testing and profiling call.
+
+The only place that knows how files, nets, records, devices and compiled steps fit
+together.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import optax
+
+from jaxcaffe import errors, sharding, step
+from jaxcaffe.augment import make_augment
+from jaxcaffe.data import pipeline
+from jaxcaffe.log import logger
+from jaxcaffe.net import graph, translate, weights
+from jaxcaffe.net.params import decay_mults, lr_mults, trainable
+from jaxcaffe.prefetch import DeviceFeed
+from jaxcaffe.proto import binary, caffe_pb2, text, upgrade
+from jaxcaffe.solver import build, check, nets, schedule
+from jaxcaffe.solver.prefix import find_snapshot_prefix
+from jaxcaffe.spec import Blobs, Graph, Net, Params, Stats
+from jaxcaffe.state import TrainState, init_state
+
+_FEED_MESSAGES = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "HDF5Data": "hdf5_data_param",
+    "MemoryData": "memory_data_param",
+}
+
+
+class FedNet(NamedTuple):
+    """A net with the records that feed it."""
+
+    net: Net
+    feeds: tuple[pipeline.Feed, ...]
+    options: pipeline.FeedOptions
+    augment: step.Augment
+    batch_structs: dict[str, jax.ShapeDtypeStruct]  # of one host batch
+    test_iter: int  # 0 for the train net
+
+
+class Run(NamedTuple):
+    """A run before its first step. Nothing is compiled, no weight exists yet."""
+
+    config: ml_collections.ConfigDict
+    solver: caffe_pb2.SolverParameter
+    max_iter: int
+    seed: int
+    workdir: str
+    mesh: jax.sharding.Mesh
+    train: FedNet
+    tests: tuple[FedNet, ...]
+    tx: optax.GradientTransformation
+    schedule: optax.Schedule
+
+
+def set_precision(precision: str) -> None:
+    """Sets how products are computed; call before anything runs on a device.
+
+    Args:
+      precision: "parity" computes products in full float32 and, on a GPU, sums in a
+        fixed order; "fast" lets the device use what it is fastest at.
+    """
+    if precision == "parity":
+        jax.config.update("jax_default_matmul_precision", "highest")
+        flag = "--xla_gpu_deterministic_ops=true"
+        flags = os.environ.get("XLA_FLAGS", "")
+        if flag not in flags:
+            os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+    else:
+        jax.config.update("jax_default_matmul_precision", "default")
+
+
+def open_run(config: ml_collections.ConfigDict, seed: int | None = None) -> Run:
+    """Reads the solver, its nets and the first records, and checks all of them.
+
+    Args:
+      config: from config.load_config.
+      seed: of the run that goes on; None for a new run.
+
+    Raises:
+      CaffeError: whatever the files or the config say that cannot be.
+    """
+    set_precision(config.precision)
+    solver, source = text.read_solver(config.solver)
+    solver = upgrade.upgrade_solver(solver)
+    check.check_solver(solver, source.path)
+    solver.snapshot_prefix = find_snapshot_prefix(solver, config.solver)
+    if seed is None:
+        seed = _choose_seed(config, solver)
+    mesh = sharding.make_mesh(config.devices)
+    uses = nets.solver_nets(solver, source.path)
+    train = _open_use(config, uses.train, source, seed, mesh, 0)
+    tests = tuple(
+        _open_use(config, use, source, seed, mesh, index)
+        for index, use in enumerate(uses.tests)
+    )
+    tx = build.build_tx(
+        solver, lr_mults(train.net), decay_mults(train.net), source.path
+    )
+    return Run(
+        config=config,
+        solver=solver,
+        max_iter=config.max_iter or solver.max_iter,
+        seed=seed,
+        workdir=config.workdir or f"{solver.snapshot_prefix}_run",
+        mesh=mesh,
+        train=train,
+        tests=tests,
+        tx=tx,
+        schedule=schedule.make_schedule(solver, source.path),
+    )
+
+
+def find_workdir(config: ml_collections.ConfigDict) -> str:
+    """Returns the folder that the run's snapshots and curves go to."""
+    if config.workdir:
+        return config.workdir
+    solver, _ = text.read_solver(config.solver)
+    return f"{find_snapshot_prefix(solver, config.solver)}_run"
+
+
+def make_state(run: Run) -> TrainState:
+    """Returns freshly filled weights and zero history, on all devices of the mesh."""
+    key = jax.random.key(run.seed)
+    fill = jax.jit(_init(run), out_shardings=sharding.replicated(run.mesh))
+    return fill(key)
+
+
+def state_struct(run: Run) -> TrainState:
+    """Returns the shapes and dtypes of the run's state, with no memory behind them."""
+    return jax.eval_shape(_init(run), jax.random.key(0))
+
+
+def compile_train_step(
+    run: Run,
+) -> Callable[[TrainState, Blobs], tuple[TrainState, Blobs]]:
+    """Returns the jitted training step; the state given to it is used up."""
+    whole = sharding.replicated(run.mesh)
+    fed = run.train
+    train_step = step.make_train_step(
+        net=fed.net,
+        augment=fed.augment,
+        tx=run.tx,
+        trainable=trainable(fed.net),
+        iter_size=run.solver.iter_size,
+    )
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(whole, whole))
+
+
+def compile_eval_step(run: Run, fed: FedNet) -> Callable[..., Blobs]:
+    """Returns the jitted test step of one test net."""
+    whole = sharding.replicated(run.mesh)
+    eval_step = step.make_eval_step(net=fed.net, augment=fed.augment)
+    return jax.jit(eval_step, donate_argnums=2, out_shardings=whole)
+
+
+def compile_loss_step(run: Run) -> Callable[[TrainState, Blobs], jax.Array]:
+    """Returns the jitted forward pass of the train net, giving its loss.
+
+    With iter_size above 1 it looks at the first batch of the iteration only, as Caffe
+    does after the last update.
+    """
+    loss_step = step.make_loss_step(net=run.train.net, augment=run.train.augment)
+    if run.solver.iter_size == 1:
+        return jax.jit(loss_step)
+
+    def first_part(state: TrainState, batch: Blobs) -> jax.Array:
+        return loss_step(state, {name: array[0] for name, array in batch.items()})
+
+    return jax.jit(first_part)
+
+
+def open_device_feed(
+    run: Run, fed: FedNet, positions: Mapping[str, int] | None = None
+) -> DeviceFeed:
+    """Starts reading a net's records from the given positions on."""
+    group = 1 if fed.test_iter else run.solver.iter_size
+    leading = 0 if group == 1 else 1
+    return DeviceFeed(
+        pipeline.FeedReader(fed.feeds, fed.options, positions),
+        lambda batch: sharding.put_batch(batch, run.mesh, leading),
+        group,
+    )
+
+
+def load_weight_files(
+    net: Net, params: Params, stats: Stats, paths: Sequence[str]
+) -> tuple[Params, Stats]:
+    """Copies .caffemodel files over freshly filled weights, by layer name.
+
+    Logs what was copied, ignored and left as filled.
+
+    Raises:
+      SnapshotError: a file is missing or broken, or a layer's blobs do not fit.
+    """
+    for path in paths:
+        source = binary.net_weights(binary.read_caffemodel(path))
+        params, stats, report = weights.load_weights(net, params, stats, source, path)
+        for name in report.ignored:
+            logger.info("Ignoring source layer %s", name)
+        for name in report.missing:
+            logger.info("Layer %s has no weights in %s and keeps its own", name, path)
+        logger.info("Copied the weights of %d layers from %s", len(report.loaded), path)
+    return params, stats
+
+
+def name_first_non_finite(
+    run: Run, state: TrainState, positions: Mapping[str, int], iteration: int
+) -> str:
+    """Finds the layer in which a bad iteration's loss first was not finite.
+
+    Args:
+      run: the run.
+      state: as the bad iteration found it; state.iter names that iteration.
+      positions: data layer -> records consumed after iteration `iteration` - 1.
+      iteration: any iteration from the bad one on.
+
+    Returns:
+      A phrase such as `layer "ip2" (InnerProduct), top "ip2"`.
+    """
+    fed = run.train
+    for layer, blobs in state.params.items():
+        for blob, array in blobs.items():
+            if not bool(jax.numpy.all(jax.numpy.isfinite(array))):
+                return f'layer "{layer}", learned blob "{blob}"'
+    back = (iteration - int(state.iter)) * run.solver.iter_size
+    start = {f.name: positions[f.name] - back * f.batch_size for f in fed.feeds}
+    reader = pipeline.FeedReader(fed.feeds, fed.options, start)
+    check_step = jax.jit(
+        step.make_finite_check(net=fed.net, augment=fed.augment), static_argnums=2
+    )
+    try:
+        for part in range(run.solver.iter_size):
+            batch = sharding.put_batch(next(reader), run.mesh)
+            finite = jax.device_get(check_step(state, batch, part))
+            for node in fed.net.graph.nodes:
+                for top in node.tops:
+                    if not finite[top]:
+                        kind = node.layer.type
+                        return f'layer "{node.layer.name}" ({kind}), top "{top}"'
+    finally:
+        reader.close()
+    return "the loss alone"
+
+
+def _init(run: Run) -> Callable[[jax.Array], TrainState]:
+    def init(key: jax.Array) -> TrainState:
+        fill_key, step_key = jax.random.split(key)
+        params, stats = run.train.net.init(fill_key)
+        return init_state(params, stats, run.tx, step_key, run.solver.average_loss)
+
+    return init
+
+
+def _choose_seed(
+    config: ml_collections.ConfigDict, solver: caffe_pb2.SolverParameter
+) -> int:
+    if config.seed >= 0:
+        return config.seed
+    if solver.random_seed >= 0:
+        return solver.random_seed
+    return time.time_ns() % 2**31
+
+
+def _open_use(
+    config: ml_collections.ConfigDict,
+    use: nets.NetUse,
+    solver_source: text.Source,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    index: int,
+) -> FedNet:
+    if isinstance(use.net, str):
+        net, source = text.read_net(_find_net(use.net, solver_source.path))
+    else:
+        net, source = use.net, solver_source.net(use.kind, index)
+    net = upgrade.upgrade_net(net)
+    is_train = use.phase == caffe_pb2.TRAIN
+    built = graph.build_graph(net, nets.merge_state(use, net), source)
+    if is_train and config.batch == "per_device":
+        built = _scale_batches(built, mesh.size)
+    return _feed_net(config, built, use, seed, mesh)
+
+
+def _find_net(path: str, solver_path: str) -> str:
+    """Resolves a net's path as Caffe does, and beside the solver where that fails."""
+    beside = os.path.join(os.path.dirname(solver_path), path)
+    return beside if not os.path.exists(path) and os.path.exists(beside) else path
+
+
+def _scale_batches(built: Graph, devices: int) -> Graph:
+    nodes = []
+    for node in built.nodes:
+        if node.layer.type in _FEED_MESSAGES:
+            layer = caffe_pb2.LayerParameter()
+            layer.CopyFrom(node.layer)
+            getattr(layer, _FEED_MESSAGES[layer.type]).batch_size *= devices
+            node = node._replace(layer=layer)
+        nodes.append(node)
+    return built._replace(nodes=tuple(nodes))
+
+
+def _feed_net(
+    config: ml_collections.ConfigDict,
+    built: Graph,
+    use: nets.NetUse,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+) -> FedNet:
+    data = config.data
+    sources = {"TRAIN": data.source_train, "TEST": data.source_test}
+    options = pipeline.FeedOptions(
+        seed=seed,
+        shuffle=data.shuffle,
+        sources={phase: source for phase, source in sources.items() if source},
+        tfds_dir=data.tfds_dir or None,
+        resize=data.resize,
+        size=data.size,
+        crop_on_host=True if data.crop_on_host else None,
+        threads=data.threads,
+        prefetch=data.prefetch,
+        processes=data.processes,
+    )
+    nodes = [node for node in built.nodes if node.layer.type in _FEED_MESSAGES]
+    feeds = [
+        pipeline.open_feed(node.layer, use.phase, options, node.where) for node in nodes
+    ]
+    for feed in feeds:
+        where = errors.describe_layer(feed.where, feed.name, feed.layer.type, "")
+        sharding.check_batch_size(feed.batch_size, mesh, where.rstrip(". :"))
+        logger.info(
+            "Layer %s: %d records, batches of %d over %d device(s)",
+            feed.name,
+            feed.num_records,
+            feed.batch_size,
+            mesh.size,
+        )
+    structs = {top: struct for feed in feeds for top, struct in feed.structs.items()}
+    augment = make_augment(
+        [node.layer for node in nodes], structs, use.phase, [n.where for n in nodes]
+    )
+    batch_structs = {
+        top: jax.ShapeDtypeStruct(*struct) for top, struct in structs.items()
+    }
+    feed_structs = jax.eval_shape(augment, batch_structs, jax.random.key(0))
+    net = translate.build_net(built, feed_structs)
+    limits = label_limits(net)
+    limited = tuple(pipeline.limit_labels(feed, limits) for feed in feeds)
+    return FedNet(net, limited, options, augment, batch_structs, use.test_iter)
+
+
+def label_limits(net: Net) -> dict[str, tuple[int, int | None]]:
+    """Finds how many classes the net has for each label blob.
+
+    Returns:
+      Feed top -> (number of classes, ignore_label or None), for tops that reach the
+      label bottom of a SoftmaxWithLoss layer, directly or through splits.
+    """
+    origin: dict[str, str] = {}
+    limits: dict[str, tuple[int, int | None]] = {}
+    for node in net.graph.nodes:
+        if node.layer.type == "Split":
+            source = origin.get(node.bottoms[0], node.bottoms[0])
+            origin.update(dict.fromkeys(node.tops, source))
+        if node.layer.type != "SoftmaxWithLoss":
+            continue
+        shape = net.structs[node.bottoms[0]].shape
+        classes = shape[node.layer.softmax_param.axis]
+        loss_param = node.layer.loss_param
+        ignored = (
+            loss_param.ignore_label if loss_param.HasField("ignore_label") else None
+        )
+        label = origin.get(node.bottoms[1], node.bottoms[1])
+        if label in limits:
+            before, before_ignored = limits[label]
+            classes = min(classes, before)
+            ignored = ignored if ignored is not None else before_ignored
+        limits[label] = (classes, ignored)
+    return limits

@@ -1,0 +1,66 @@
+"""What one iteration hands to the next."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcaffe.spec import Params, Stats
+
+
+class TrainState(NamedTuple):
+    """Everything that a training step reads and replaces; all of it is snapshotted.
+
+    Random numbers of iteration i come from fold_in(key, i), so no generator state
+    moves along.
+    """
+
+    iter: jax.Array  # () int32: updates done
+    params: Params
+    stats: Stats
+    opt_state: optax.OptState
+    key: jax.Array  # (2,) uint32: data of the PRNG key, the same for the whole run
+    losses: jax.Array  # (average_loss,) float32: the latest losses, in a ring
+    loss_count: jax.Array  # () int32: losses entered into the ring
+    finite: jax.Array  # () bool: False once a loss was not; then nothing changes
+
+
+def init_state(
+    params: Params,
+    stats: Stats,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    average_loss: int,
+) -> TrainState:
+    """Returns the state before iteration 0; pure, so jit and eval_shape take it.
+
+    Args:
+      params: learned blobs, owners only.
+      stats: blobs that forward passes update.
+      tx: from solver.build.build_tx.
+      key: () PRNG key from which every iteration's random numbers derive.
+      average_loss: length of the loss window, in iterations.
+    """
+    return TrainState(
+        iter=jnp.zeros((), jnp.int32),
+        params=params,
+        stats=stats,
+        opt_state=tx.init(params),
+        key=jax.random.key_data(key),
+        losses=jnp.zeros((average_loss,), jnp.float32),
+        loss_count=jnp.zeros((), jnp.int32),
+        finite=jnp.ones((), bool),
+    )
+
+
+def smoothed_loss(state: TrainState) -> jax.Array:
+    """Returns the mean of the losses in the ring, () float32.
+
+    Source: caffe/src/caffe/solver.cpp, UpdateSmoothedLoss. Differs: the window also
+    survives a snapshot.
+    """
+    held = jnp.minimum(state.loss_count, state.losses.shape[0])
+    return jnp.sum(state.losses) / jnp.maximum(held, 1)

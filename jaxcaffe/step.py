@@ -1,0 +1,190 @@
+"""One training iteration and one test batch, each a single compiled program.
+
+Follows the body of Solver::Step and Solver::Test in caffe/src/caffe/solver.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcaffe.spec import Blobs, Net, Params, Stats
+from jaxcaffe.state import TrainState
+
+Augment = Callable[[Blobs, jax.Array], Blobs]
+"""(host batch, key) -> float32 tops of the feed layers."""
+
+Mask = Mapping[str, Mapping[str, bool]]
+"""Layer -> blob -> whether the solver trains it."""
+
+
+def make_train_step(
+    *,
+    net: Net,
+    augment: Augment,
+    tx: optax.GradientTransformation,
+    trainable: Mask,
+    iter_size: int,
+) -> Callable[[TrainState, Blobs], tuple[TrainState, Blobs]]:
+    """Returns step(state, batch) -> (state, net outputs).
+
+    The gradients of iter_size batches are summed and handed to `tx`, which divides.
+    A loss that is not finite leaves the state as it was, with `finite` False, so the
+    weights of the last good iteration survive and state.iter names the bad one.
+
+    Args:
+      net: the TRAIN net.
+      augment: transforms a raw batch; part of the compiled program.
+      tx: from solver.build.build_tx.
+      trainable: blobs that get a gradient; the others are constants to autodiff.
+      iter_size: batches per iteration; above 1 each array of `batch` has a leading
+        axis of that length.
+
+    Returns:
+      A function to be jitted with the state donated. The outputs are the blobs that
+      no layer consumes, of the last batch, before the update.
+    """
+
+    def loss_and_outputs(
+        train: Params, held: Params, stats: Stats, batch: Blobs, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Blobs, Stats]]:
+        augment_key, net_key = jax.random.split(key)
+        feeds = augment(batch, augment_key)
+        out = net.apply(_merge(train, held), stats, feeds, net_key)
+        outputs = {name: out.blobs[name] for name in net.graph.outputs}
+        return out.loss, (outputs, out.stats)
+
+    value_and_grad = jax.value_and_grad(loss_and_outputs, has_aux=True)
+
+    def step(state: TrainState, batch: Blobs) -> tuple[TrainState, Blobs]:
+        train, held = _split(state.params, trainable)
+        key = _iteration_key(state)
+        if iter_size == 1:
+            (loss, (outputs, stats)), grads = value_and_grad(
+                train, held, state.stats, batch, jax.random.fold_in(key, 0)
+            )
+        else:
+
+            def accumulate(carry, part):
+                grads, loss, stats = carry
+                index, batch = part
+                (value, (outputs, stats)), more = value_and_grad(
+                    train, held, stats, batch, jax.random.fold_in(key, index)
+                )
+                grads = jax.tree.map(jnp.add, grads, more)
+                return (grads, loss + value, stats), outputs
+
+            zero = jax.tree.map(jnp.zeros_like, train)
+            start = (zero, jnp.zeros((), jnp.float32), state.stats)
+            (grads, loss, stats), outputs = jax.lax.scan(
+                accumulate, start, (jnp.arange(iter_size), batch)
+            )
+            loss = loss / iter_size
+            outputs = jax.tree.map(lambda x: x[-1], outputs)
+
+        grads = _merge(grads, jax.tree.map(jnp.zeros_like, held))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        ring = state.loss_count % state.losses.shape[0]
+        new = TrainState(
+            iter=state.iter + 1,
+            params=optax.apply_updates(state.params, updates),
+            stats=stats,
+            opt_state=opt_state,
+            key=state.key,
+            losses=state.losses.at[ring].set(loss),
+            loss_count=state.loss_count + 1,
+            finite=state.finite,
+        )
+        good = state.finite & jnp.isfinite(loss)
+        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+        return new._replace(finite=good), outputs
+
+    return step
+
+
+def make_eval_step(
+    *, net: Net, augment: Augment
+) -> Callable[[Params, Stats, Blobs, Blobs, jax.Array], Blobs]:
+    """Returns eval_step(params, stats, sums, batch, key) -> sums.
+
+    `sums` holds for each output of the net the sum over test batches so far, and
+    under "" the sum of total losses; `zero_sums` starts it. Nothing reaches the host
+    until the caller asks for the sums.
+    """
+
+    def eval_step(
+        params: Params, stats: Stats, sums: Blobs, batch: Blobs, key: jax.Array
+    ) -> Blobs:
+        augment_key, net_key = jax.random.split(key)
+        feeds = augment(batch, augment_key)
+        out = net.apply(params, stats, feeds, net_key)
+        return {
+            name: total + (out.blobs[name] if name else out.loss)
+            for name, total in sums.items()
+        }
+
+    return eval_step
+
+
+def zero_sums(net: Net) -> Blobs:
+    """Returns zeros shaped like the net's outputs, and a () zero under ""."""
+    sums = {
+        name: jnp.zeros(net.structs[name].shape, jnp.float32)
+        for name in net.graph.outputs
+    }
+    return {**sums, "": jnp.zeros((), jnp.float32)}
+
+
+def make_loss_step(
+    *, net: Net, augment: Augment
+) -> Callable[[TrainState, Blobs], jax.Array]:
+    """Returns loss_step(state, batch) -> () float32, without an update."""
+
+    def loss_step(state: TrainState, batch: Blobs) -> jax.Array:
+        key = jax.random.fold_in(_iteration_key(state), 0)
+        augment_key, net_key = jax.random.split(key)
+        feeds = augment(batch, augment_key)
+        return net.apply(state.params, state.stats, feeds, net_key).loss
+
+    return loss_step
+
+
+def make_finite_check(
+    *, net: Net, augment: Augment
+) -> Callable[[TrainState, Blobs, int], Mapping[str, jax.Array]]:
+    """Returns check(state, batch, part) -> per blob, () bool: all values are finite.
+
+    Runs the very forward pass whose loss was not finite, with the same random
+    numbers, to find the first layer to blame. `batch` is number `part` of the
+    iter_size batches of its iteration.
+    """
+
+    def check(state: TrainState, batch: Blobs, part: int) -> Mapping[str, jax.Array]:
+        key = jax.random.fold_in(_iteration_key(state), part)
+        augment_key, net_key = jax.random.split(key)
+        feeds = augment(batch, augment_key)
+        out = net.apply(state.params, state.stats, feeds, net_key)
+        return {name: jnp.all(jnp.isfinite(x)) for name, x in out.blobs.items()}
+
+    return check
+
+
+def _iteration_key(state: TrainState) -> jax.Array:
+    return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.iter)
+
+
+def _split(params: Params, trainable: Mask) -> tuple[Params, Params]:
+    def keep(wanted: bool) -> Params:
+        return {
+            layer: {b: x for b, x in blobs.items() if trainable[layer][b] == wanted}
+            for layer, blobs in params.items()
+        }
+
+    return keep(True), keep(False)
+
+
+def _merge(a: Params, b: Params) -> Params:
+    return {layer: {**blobs, **b[layer]} for layer, blobs in a.items()}

@@ -1,0 +1,346 @@
+"""Softmax and the losses."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcaffe.errors import LayerError
+
+NAN = np.nan
+# log(FLT_MIN), the most that Caffe charges for one label.
+WORST = 87.33654475
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def whole(count: int, *shape: int) -> np.ndarray:
+    drawn = np.random.default_rng(1).integers(0, count, shape)
+    return drawn.astype(np.float32)
+
+
+def softmax_loss(make_layer, settings: str, scores, labels):
+    """Returns loss and gradient of the scores."""
+    return run(make_layer, f'type: "SoftmaxWithLoss" {settings}', scores, labels)
+
+
+def run(make_layer, text: str, *bottoms):
+    bottoms = [jnp.asarray(b, jnp.float32) for b in bottoms]
+    module = make_layer(text, *[b.shape for b in bottoms])
+    loss, diff = jax.jit(jax.value_and_grad(lambda *b: module(*b)))(*bottoms)
+    assert loss.shape == ()
+    assert loss.dtype == jnp.float32
+    return loss, diff
+
+
+def test_softmax_hand_values(make_layer):
+    bottom = jnp.log(jnp.array([[1.0, 2, 5], [3, 3, 4]]))
+    want = np.array([[1, 2, 5], [3, 3, 4]]) / [[8], [10]]
+    np.testing.assert_allclose(
+        make_layer('type: "Softmax"', (2, 3))(bottom), want, rtol=1e-6
+    )
+    over_rows = make_layer('type: "Softmax" softmax_param { axis: 0 }', (2, 3))(bottom)
+    want = np.array([[1, 2, 5], [3, 3, 4]]) / [[4, 5, 9]]
+    np.testing.assert_allclose(over_rows, want, rtol=1e-6)
+
+
+def test_softmax_hand_huge_scores_do_not_overflow(make_layer):
+    top = make_layer('type: "Softmax"', (1, 3))(jnp.array([[1e30, 1e30, -1e30]]))
+    np.testing.assert_array_equal(top, [[0.5, 0.5, 0]])
+
+
+def test_softmax_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_softmax_gradient_matches_differences(make_layer, check_gradient, axis):
+    text = f'type: "Softmax" softmax_param {{ axis: {axis} }}'
+    check_gradient(make_layer(text, (2, 3, 2)), values(2, 3, 2))
+
+
+def test_softmax_bad_axis_is_refused(make_layer):
+    message = r"axis is 2 for a bottom of shape \(2, 3\)\. Accepted: -2 to 1"
+    with pytest.raises(LayerError, match=message):
+        make_layer('type: "Softmax" softmax_param { axis: 2 }', (2, 3))
+
+
+def test_softmaxwithloss_hand_values(make_layer):
+    # Probabilities 1/4 3/4 and 1/2 1/2.
+    scores = [[0, math.log(3)], [2, 2]]
+    loss, diff = softmax_loss(make_layer, "", scores, [0, 1])
+    np.testing.assert_allclose(loss, (math.log(4) + math.log(2)) / 2, rtol=1e-6)
+    np.testing.assert_allclose(diff, [[-0.375, 0.375], [0.25, -0.25]], rtol=1e-6)
+
+
+def test_softmaxwithloss_hand_clamp_keeps_the_gradient(make_layer):
+    for low in (-100, -1e30, -np.inf):
+        loss, diff = softmax_loss(make_layer, "", [[0, low]], [1])
+        np.testing.assert_allclose(loss, WORST, rtol=1e-6)
+        np.testing.assert_array_equal(diff, [[1, -1]])
+
+
+def test_softmaxwithloss_hand_just_above_the_clamp_is_exact(make_layer):
+    loss, _ = softmax_loss(make_layer, "", [[0, -87.25]], [1])
+    np.testing.assert_allclose(loss, 87.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "divisor"),
+    [
+        ("", 5),
+        ("normalization: VALID", 5),
+        ("normalization: FULL", 6),
+        ("normalization: BATCH_SIZE", 2),
+        ("normalization: NONE", 1),
+        ("normalize: true", 5),
+        ("normalize: false", 2),
+        ("normalize: false normalization: FULL", 6),
+    ],
+)
+def test_softmaxwithloss_hand_normalizers(make_layer, settings, divisor):
+    # Two items of three positions, equal scores of four classes, one position ignored.
+    labels = [[0, 1, 2], [3, 255, 0]]
+    loss, diff = softmax_loss(
+        make_layer,
+        f"loss_param {{ ignore_label: 255 {settings} }}",
+        np.zeros((2, 4, 3)),
+        labels,
+    )
+    np.testing.assert_allclose(loss, 5 * math.log(4) / divisor, rtol=1e-6)
+    want = np.full((2, 4, 3), 0.25) - np.moveaxis(np.eye(256)[labels][..., :4], 2, 1)
+    want[1, :, 1] = 0
+    np.testing.assert_allclose(diff, want / divisor, rtol=1e-6)
+
+
+def test_softmaxwithloss_hand_all_ignored_is_zero(make_layer):
+    text = "loss_param { ignore_label: 1 }"
+    loss, diff = softmax_loss(make_layer, text, values(2, 3), [1, 1])
+    assert loss == 0
+    assert not diff.any()
+
+
+def test_softmaxwithloss_hand_ignored_nan_has_no_effect(make_layer):
+    text = "loss_param { ignore_label: 255 }"
+    scores = [[NAN, 1], [0, 0]]
+    loss, diff = softmax_loss(make_layer, text, scores, [255, 0])
+    np.testing.assert_allclose(loss, math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(diff, [[0, 0], [-0.5, 0.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [3, 255, -1, 1e20, NAN])
+@pytest.mark.parametrize("settings", ["", "loss_param { ignore_label: 254 }"])
+def test_softmaxwithloss_hand_label_out_of_range_gives_nan(make_layer, label, settings):
+    loss, diff = softmax_loss(make_layer, settings, values(2, 3), [0, label])
+    assert np.isnan(loss)
+    assert np.isfinite(diff[0]).all()
+    assert np.isnan(diff[1]).all()
+
+
+def test_softmaxwithloss_hand_top_diff_scales_the_gradient(make_layer):
+    module = make_layer('type: "SoftmaxWithLoss"', (2, 3), (2,))
+    scores, labels = values(2, 3), jnp.array([0.0, 2.0])
+    diff = jax.jit(jax.grad(lambda s, weight: weight * module(s, labels)))
+    once, thrice = diff(scores, 1.0), diff(scores, 3.0)
+    np.testing.assert_allclose(thrice, 3 * once, rtol=1e-6)
+
+
+def test_softmaxwithloss_hand_second_top_is_the_probabilities(make_layer):
+    module = make_layer('type: "SoftmaxWithLoss" top: "l" top: "p"', (2, 3, 4), (2, 4))
+    scores = values(2, 3, 4)
+    call = jax.jit(lambda *bottoms: module(*bottoms))
+    loss, probabilities = call(scores, jnp.zeros((2, 4)))
+    powers = np.exp(scores)
+    want = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, want, rtol=1e-5)
+    np.testing.assert_allclose(loss, -np.log(want[:, 0]).mean(), rtol=1e-5)
+
+
+def test_softmaxwithloss_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "axis"),
+    [
+        ("", (3, 4), 1),
+        ("loss_param { ignore_label: 2 }", (2, 4, 3), 1),
+        ("softmax_param { axis: -1 } loss_param { normalization: NONE }", (2, 3, 4), 2),
+        ("loss_param { normalization: BATCH_SIZE }", (2, 4, 2, 3), 1),
+    ],
+)
+def test_softmaxwithloss_gradient_matches_differences(
+    make_layer, check_gradient, settings, shape, axis
+):
+    labels = whole(4, *shape[:axis], *shape[axis + 1 :])
+    module = make_layer(f'type: "SoftmaxWithLoss" {settings}', shape, labels.shape)
+    check_gradient(module, values(*shape), labels, wrt=(0,))
+
+
+@pytest.mark.parametrize(
+    ("settings", "shapes", "message"),
+    [
+        ("softmax_param { axis: 4 }", [(2, 3), (2,)], r"axis is 4 .*Accepted: -2 to 1"),
+        ("", [(2, 3), (3,)], r"shapes \(2, 3\) and \(3,\)\. .*first axes"),
+        ("", [(2, 3, 4, 4), (2,)], r"labels of shape \(2,\) do not fit .*32 labels"),
+        ("", [(2, 3), ()], r"shapes \(2, 3\) and \(\)"),
+    ],
+)
+def test_softmaxwithloss_bad_bottoms_are_refused(make_layer, settings, shapes, message):
+    with pytest.raises(LayerError, match=message):
+        make_layer(f'type: "SoftmaxWithLoss" {settings}', *shapes)
+
+
+def test_euclideanloss_hand_values(make_layer):
+    a, b = [[1, 2], [3, 4]], [[1, 0], [0, 4]]
+    loss, diff = run(make_layer, 'type: "EuclideanLoss"', a, b)
+    assert loss == 13 / 4  # (4 + 9) / (2 * 2)
+    np.testing.assert_array_equal(diff, [[0, 1], [1.5, 0]])
+
+
+def test_euclideanloss_hand_second_bottom_gets_the_opposite(make_layer):
+    module = make_layer('type: "EuclideanLoss"', (2, 3), (2, 3, 1))
+    a, b = values(2, 3), values(2, 3, 1, seed=1)
+    first, second = jax.grad(lambda *bottoms: module(*bottoms), argnums=(0, 1))(a, b)
+    np.testing.assert_allclose(second[..., 0], -first, rtol=1e-6)
+
+
+def test_euclideanloss_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+def test_euclideanloss_gradient_matches_differences(make_layer, check_gradient):
+    module = make_layer('type: "EuclideanLoss"', (2, 3), (2, 3))
+    check_gradient(module, values(2, 3), values(2, 3, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 3), (3, 2)], "first axes have one length"),
+        ([(2, 3), (2, 4)], r"\(2, 3\) and \(2, 4\)\. .*one number of elements"),
+    ],
+)
+def test_euclideanloss_bad_bottoms_are_refused(make_layer, shapes, message):
+    with pytest.raises(LayerError, match=message):
+        make_layer('type: "EuclideanLoss"', *shapes)
+
+
+def cross_entropy(make_layer, settings: str, scores, targets):
+    text = f'type: "SigmoidCrossEntropyLoss" loss_param {{ {settings} }}'
+    return run(make_layer, text, scores, targets)
+
+
+def test_sigmoidcrossentropyloss_hand_values(make_layer):
+    # Sigmoids 3/4 and 1/2, of one item.
+    scores, targets = [[math.log(3), 0]], [[1, 0.25]]
+    loss, diff = cross_entropy(make_layer, "", scores, targets)
+    np.testing.assert_allclose(loss, math.log(4 / 3) + math.log(2), rtol=1e-6)
+    np.testing.assert_allclose(diff, [[-0.25, 0.25]], rtol=1e-6)
+
+
+def test_sigmoidcrossentropyloss_hand_huge_scores_do_not_overflow(make_layer):
+    loss, diff = cross_entropy(make_layer, "", [[1e4, -1e4, 1e4]], [[1, 0, 0]])
+    assert loss == 1e4
+    np.testing.assert_array_equal(diff, [[0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "divisor"),
+    [
+        ("", 2),
+        ("normalization: VALID", 4),
+        ("normalization: FULL", 6),
+        ("normalization: BATCH_SIZE", 2),
+        ("normalization: NONE", 1),
+        ("normalize: true", 4),
+        ("normalize: false", 2),
+        ("normalize: true normalization: FULL", 6),
+    ],
+)
+def test_sigmoidcrossentropyloss_hand_normalizers(make_layer, settings, divisor):
+    # -0.5 and 0.7 have the whole part 0, which is ignored; a NaN there has no effect.
+    scores, targets = [[0, NAN, 0], [0, 0, 0]], [[1, 0.7, 1], [1, -0.5, 2]]
+    loss, diff = cross_entropy(
+        make_layer, f"ignore_label: 0 {settings}", scores, targets
+    )
+    np.testing.assert_allclose(loss, 4 * math.log(2) / divisor, rtol=1e-6)
+    want = np.array([[-0.5, 0, -0.5], [-0.5, 0, -1.5]]) / divisor
+    np.testing.assert_allclose(diff, want, rtol=1e-6)
+
+
+def test_sigmoidcrossentropyloss_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+def test_sigmoidcrossentropyloss_gradient_matches_differences(
+    make_layer, check_gradient
+):
+    module = make_layer('type: "SigmoidCrossEntropyLoss"', (2, 3), (2, 3))
+    check_gradient(module, values(2, 3), whole(2, 2, 3), wrt=(0,))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 3), (3, 2)], "first axes have one length"),
+        ([(2, 3), (2,)], "one number of elements"),
+    ],
+)
+def test_sigmoidcrossentropyloss_bad_bottoms_are_refused(make_layer, shapes, message):
+    with pytest.raises(LayerError, match=message):
+        make_layer('type: "SigmoidCrossEntropyLoss"', *shapes)
+
+
+def hinge(make_layer, settings: str, scores, labels):
+    text = f'type: "HingeLoss" hinge_loss_param {{ {settings} }}'
+    return run(make_layer, text, scores, labels)
+
+
+def test_hingeloss_hand_values(make_layer):
+    # Label 0: margins 1 - 0.5, 1 - 2 -> 0, 1 + 1. Label 2: 1 + 0, 1 - 1 = 0, 1 + 3.
+    scores, labels = [[0.5, -2, 1], [0, -1, -3]], [0, 2]
+    loss, diff = hinge(make_layer, "", scores, labels)
+    assert loss == (0.5 + 2 + 1 + 4) / 2
+    np.testing.assert_array_equal(diff, [[-0.5, 0, 0.5], [0.5, 0, -0.5]])
+    loss, diff = hinge(make_layer, "norm: L2", scores, labels)
+    assert loss == (0.25 + 4 + 1 + 16) / 2
+    np.testing.assert_array_equal(diff, [[-0.5, 0, 2], [1, 0, -4]])
+
+
+@pytest.mark.parametrize("label", [3, -1, NAN])
+@pytest.mark.parametrize("norm", ["L1", "L2"])
+def test_hingeloss_hand_label_out_of_range_gives_nan(make_layer, label, norm):
+    loss, diff = hinge(make_layer, f"norm: {norm}", values(2, 3), [0, label])
+    assert np.isnan(loss)
+    assert np.isfinite(diff[0]).all()
+    assert np.isnan(diff[1]).all()
+
+
+def test_hingeloss_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize("norm", ["L1", "L2"])
+def test_hingeloss_gradient_matches_differences(make_layer, check_gradient, norm):
+    # Odd multiples of 0.1 stay that far from the kinks at -1 and 1.
+    scores = np.array([[0.3, -1.3, 1.7], [-0.1, 1.3, -0.7]], np.float32)
+    text = f'type: "HingeLoss" hinge_loss_param {{ norm: {norm} }}'
+    module = make_layer(text, (2, 3), (2,))
+    check_gradient(module, scores, np.array([0, 1], np.float32), wrt=(0,))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 3), (3,)], "first axes have one length"),
+        ([(2, 3), (2, 3)], r"labels of shape \(2, 3\) do not fit .*2 labels"),
+    ],
+)
+def test_hingeloss_bad_bottoms_are_refused(make_layer, shapes, message):
+    with pytest.raises(LayerError, match=message):
+        make_layer('type: "HingeLoss"', *shapes)

@@ -150,7 +150,7 @@ def _make_plan(
 
 
 def _squeeze(mean: np.ndarray) -> np.ndarray:
-    """(1, C, H, W) -> (C, H, W); other shapes stay, to be refused beside the images'."""
+    """(1, C, H, W) -> (C, H, W); other shapes stay, and will be refused."""
     return mean[0] if mean.ndim == 4 and mean.shape[0] == 1 else mean
 
 

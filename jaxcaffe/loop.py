@@ -143,7 +143,7 @@ def test_all(
     asked = Requests(False, False)
     for index, test in enumerate(job.tests):
         logger.info("Iteration %d, Testing net (#%d)", iteration, index)
-        sums, asked = _test(test, index, state, iteration, poll, asked)
+        sums, asked = run_test(test, index, state, iteration, poll, asked)
         if asked.stop:
             logger.info("Test interrupted.")
             return (), asked
@@ -172,14 +172,28 @@ def loss_weights(net: Net) -> dict[str, float]:
     }
 
 
-def _test(
+def run_test(
     test: TestJob,
     index: int,
     state: TrainState,
     iteration: int,
     poll: Callable[[], Requests],
-    asked: Requests,
-) -> tuple[Blobs, Requests]:
+    asked: Requests = Requests(False, False),
+) -> tuple[Outputs, Requests]:
+    """Runs one test net over test_iter batches.
+
+    Args:
+      test: the net and its records, which go on where the last test ended.
+      index: its number, which random layers' keys depend on.
+      state: its params and stats are used, not changed.
+      iteration: updates done.
+      poll: looked at between batches.
+      asked: what signals have asked for so far.
+
+    Returns:
+      For each output, and under "" for the total loss, the sum over the batches, as
+      far as they were run; and what signals have asked for.
+    """
     # Far from the keys of training iterations, which are folded from 0 upwards.
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 2**31 - 1 - index)
     key = jax.random.fold_in(key, iteration)

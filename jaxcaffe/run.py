@@ -91,7 +91,7 @@ def open_run(config: ml_collections.ConfigDict, seed: int | None = None) -> Run:
     """
     set_precision(config.precision)
     solver, source = text.read_solver(config.solver)
-    solver = upgrade.upgrade_solver(solver)
+    solver = upgrade.upgrade_solver(solver, source)
     check.check_solver(solver, source.path)
     solver.snapshot_prefix = find_snapshot_prefix(solver, config.solver)
     if seed is None:
@@ -283,7 +283,7 @@ def _open_use(
         net, source = text.read_net(_find_net(use.net, solver_source.path))
     else:
         net, source = use.net, solver_source.net(use.kind, index)
-    net = upgrade.upgrade_net(net)
+    net = upgrade.upgrade_net(net, source)
     is_train = use.phase == caffe_pb2.TRAIN
     built = graph.build_graph(net, nets.merge_state(use, net), source)
     if is_train and config.batch == "per_device":

@@ -23,7 +23,7 @@ LMDB_MAX_KEY = 511
 """Bytes in the longest key that LMDB takes."""
 
 _COMMIT_RECORDS = 1000  # as Caffe's tools
-_COMMIT_BYTES = 256 << 20  # earlier where records are large: they wait in memory
+_COMMIT_BYTES = 64 << 20  # earlier where records are large: they wait in memory
 _FIRST_MAP_BYTES = 64 << 20  # grows by doubling
 
 Put = Callable[[bytes, bytes], None]
@@ -88,12 +88,14 @@ def create_database(path: str, backend: str = "lmdb") -> Iterator[Put]:
             yield put
             commit(pending)
         check_new(path)
-        _sync_folder(partial)
+        for name in os.listdir(partial):
+            _sync(os.path.join(partial, name))
+        _sync(partial)
         try:
             os.rename(partial, path)
         except OSError as error:
             raise _cannot_create(path, error) from None
-        _sync_folder(os.path.dirname(path) or ".")
+        _sync(os.path.dirname(path) or ".")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -157,7 +159,7 @@ def import_plyvel() -> ModuleType:
 
 @contextmanager
 def _lmdb_writer(path: str) -> Iterator[Callable[[list[tuple[bytes, bytes]]], None]]:
-    # Nobody sees these files before they are complete: one flush at the end will do.
+    # Nobody sees these files before they are complete, and then they are flushed.
     environment = lmdb.open(
         path, map_size=_FIRST_MAP_BYTES, sync=False, metasync=False, mode=0o664
     )
@@ -177,7 +179,6 @@ def _lmdb_writer(path: str) -> Iterator[Callable[[list[tuple[bytes, bytes]]], No
 
     try:
         yield commit
-        environment.sync(True)
     except lmdb.Error as error:
         raise DataError(describe(path, f"cannot be written: {error}")) from None
     finally:
@@ -292,11 +293,11 @@ def _cannot_create(path: str, error: OSError) -> ConfigError:
     return ConfigError(describe(path, f"cannot be created: {error.strerror}"))
 
 
-def _sync_folder(path: str) -> None:
-    """Has the folder's entries reach the disk, so that a power cut keeps the order."""
-    if not hasattr(os, "O_DIRECTORY"):
+def _sync(path: str) -> None:
+    """Has a file, or a folder's entries, reach the disk before what comes next does."""
+    if os.name == "nt":  # where folders cannot be opened
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

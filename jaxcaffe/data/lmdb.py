@@ -73,6 +73,13 @@ class LmdbSource:
         """Returns {"data": (C, H, W) uint8 or float32, "label": () float32}."""
         with self._environment().begin() as transaction:
             value = transaction.get(self._keys[index])
+        if value is None:
+            raise DataError(
+                describe(
+                    self.path,
+                    f'record "{self.key(index)}" is gone since the database was opened',
+                )
+            )
         return read_record(value, self._keys[index], self._decode, self.path)
 
     def key(self, index: int) -> str:

@@ -57,37 +57,70 @@ class Source(Protocol):
 
 
 class FeedOptions(NamedTuple):
-    """What a config adds to the data layers' own fields. Only the first group and
-    `sources`, `resize`, `size` change what a batch holds; threads never do.
+    """What a config adds to the data layers' own fields.
+
+    `threads`, `prefetch` and `processes` never change what a batch holds.
+
+    Attributes:
+      seed: of shuffles, rand_skip and crops on the host.
+      shuffle: TRAIN layers give their records in a new order each epoch; otherwise in
+        the file's order, as in Caffe. (`shuffle` in the prototxt does so too.)
+      sources: "tfds:NAME:SPLIT", "lmdb:PATH" or "leveldb:PATH", read in place of the
+        source of a Data or ImageData layer; keys are layer names, or phases ("TRAIN",
+        "TEST").
+      tfds_dir: TFDS's data_dir; None for its default.
+      resize: of TFDS images: "none"; "warp", to size x size; "short", the shorter side
+        to `size`, proportions kept.
+      size: in pixels.
+      arrays: layer name -> (data, labels) for MemoryData layers.
+      crop_on_host: whether the host crops images, so that their sizes may differ; None
+        means where they do.
+      threads: that read batches, per feed and process; 0 reads when asked.
+      prefetch: batches read ahead, per feed and process.
+      processes: that read batches, per feed; 0 for this one alone. They start by
+        importing the main module anew, which therefore needs `if __name__ ==
+        "__main__":`.
+      shard: (index, count): this host's share of the rows of each batch.
     """
 
-    seed: int = 0  # of shuffles, rand_skip and crops on the host
-    shuffle: bool = False  # TRAIN layers in a new order each epoch (Caffe: file order)
-    # "tfds:NAME:SPLIT", "lmdb:PATH" or "leveldb:PATH" in place of the source of a Data
-    # or ImageData layer; keys are layer names or phases ("TRAIN", "TEST").
+    seed: int = 0
+    shuffle: bool = False
     sources: Mapping[str, str] | None = None
-    tfds_dir: str | None = None  # data_dir of TFDS; None: its default
-    resize: str = "none"  # TFDS images: "none", "warp" (size x size), "short" (shorter
-    size: int = 256  # side to size, proportions kept)
-    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None  # MemoryData
-    crop_on_host: bool | None = None  # None: where the records' sizes differ
-    threads: int = 4  # that read batches, per feed and process; 0: none of its own
-    prefetch: int = 8  # batches read ahead, per feed and process
-    processes: int = 0  # that read batches, per feed; 0: this one
-    shard: tuple[int, int] = (0, 1)  # (index, count): this host's rows of each batch
+    tfds_dir: str | None = None
+    resize: str = "none"
+    size: int = 256
+    arrays: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
+    crop_on_host: bool | None = None
+    threads: int = 4
+    prefetch: int = 8
+    processes: int = 0
+    shard: tuple[int, int] = (0, 1)
 
 
 class Feed(NamedTuple):
-    """One open data layer."""
+    """One open data layer.
 
-    name: str  # of the layer
+    Attributes:
+      name: of the layer.
+      tops: of the layer.
+      batch_size: of the whole batch, over all hosts.
+      num_records: in one epoch.
+      skip: records that rand_skip passes over, once, at the start.
+      structs: top -> shape and dtype of this host's batch; those of the first batch
+        where a layer with batch_size 1 and no crop_size meets images of unequal size.
+      batches: endless Grain data set; element k is batch k, {top: array}.
+      records: what the batches are made of.
+      layer: the layer itself.
+      where: "file:line" of the layer.
+    """
+
+    name: str
     tops: tuple[str, ...]
-    batch_size: int  # of the whole batch, over all hosts
-    num_records: int  # in one epoch
-    skip: int  # records that rand_skip passes over, once, at the start
-    structs: dict[str, BatchStruct]  # of this host's batch; sizes vary where the
-    # layer has batch_size 1, no crop_size and records of unequal size
-    batches: grain.MapDataset  # infinite; element k = batch k = {top: array}
+    batch_size: int
+    num_records: int
+    skip: int
+    structs: dict[str, BatchStruct]
+    batches: grain.MapDataset
     records: Records
     layer: caffe_pb2.LayerParameter
     where: str
@@ -136,11 +169,11 @@ def open_feed(
         raise PrototxtError(
             describe_layer(where, layer.name, layer.type, *error.args)
         ) from error
-    except DataError as error:
-        raise DataError(
+    except (DataError, ConfigError) as error:
+        raise type(error)(
             describe_layer(where, layer.name, layer.type, str(error))
         ) from error
-    index, count = options.shard
+    _, count = options.shard
     if opened.batch_size % count:
         raise ConfigError(
             describe_layer(
@@ -267,8 +300,12 @@ class FeedReader:
 
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns {top: (N, ...)} with the next batch of every feed."""
-        # All are read before any position moves, so an error leaves them consistent.
-        batches = [next(self._iterator(feed)) for feed in self._feeds]
+        try:
+            batches = [next(self._iterator(feed)) for feed in self._feeds]
+        except BaseException:
+            # Some feeds have moved on, the positions have not: go on from these.
+            self.close()
+            raise
         for feed in self._feeds:
             self._positions[feed.name] += feed.batch_size
         return {top: array for batch in batches for top, array in batch.items()}
@@ -317,8 +354,7 @@ def _prefetch(feed: Feed, position: int, options: FeedOptions) -> grain.IterData
 
 
 def _batch(records: Records) -> grain.MapDataset:
-    index, count = records.shard
-    del index
+    _, count = records.shard
     return grain.MapDataset.source(records).batch(
         records.batch_size // count, batch_fn=_stack
     )
@@ -607,9 +643,7 @@ def _open_memory_data(
     )
 
 
-_OPENERS: dict[
-    str, Callable[[caffe_pb2.LayerParameter, int, FeedOptions], _Opened]
-] = {
+_OPENERS: dict[str, Callable[[caffe_pb2.LayerParameter, int, FeedOptions], _Opened]] = {
     "Data": _open_data,
     "ImageData": _open_image_data,
     "HDF5Data": _open_hdf5_data,

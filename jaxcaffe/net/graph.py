@@ -115,7 +115,8 @@ def _build_node(
     if kind.equal_counts and len(node.bottoms) != len(node.tops):
         raise layer_error(
             node,
-            f"{_plural(len(node.bottoms), 'bottom')} but {_plural(len(node.tops), 'top')}",
+            f"{_plural(len(node.bottoms), 'bottom')} but "
+            f"{_plural(len(node.tops), 'top')}",
             "as many tops as bottoms",
         )
     return node._replace(

@@ -150,9 +150,8 @@ def _check_counts(
     blobs: Sequence[np.ndarray | None],
     where: str,
 ) -> None:
-    lacking = (*infos[len(blobs) :],) + tuple(
-        info for info, blob in zip(infos, blobs, strict=False) if blob is None
-    )
+    padded = (*blobs, *[None] * (len(infos) - len(blobs)))
+    lacking = [i for i, blob in zip(infos, padded, strict=False) if blob is None]
     if len(blobs) <= len(infos) and not any(is_owner(info) for info in lacking):
         return
     count = sum(blob is not None for blob in blobs)

@@ -18,7 +18,7 @@ from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.files import read_bytes
 from jaxcaffe.proto.printer import format_message, write_text
 from jaxcaffe.proto.scan import Scan, frames_of, layer_lines, scan
-from jaxcaffe.proto.text_errors import build_parse_error, check_literals
+from jaxcaffe.proto.text_errors import build_parse_error, check_numbers, check_strings
 
 __all__ = [
     "Source",
@@ -157,11 +157,12 @@ def _parse(text: str, scanned: Scan, message: _MessageT, name: str) -> _MessageT
                     "a prototxt; other encodings only in comments",
                 )
             )
+    check_strings(scanned, name)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise build_parse_error(error, scanned, message.DESCRIPTOR, name) from None
-    check_literals(scanned, name)
+    check_numbers(scanned, name)
     if missing := message.FindInitializationErrors():
         raise PrototxtError(_describe_required(missing[0], message, scanned, name))
     return message

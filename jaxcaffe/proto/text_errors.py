@@ -25,6 +25,7 @@ _STRING = re.compile(
     r"""(["'])(?:[^\\]|\\(?:[abfnrtv\\?'"]|[0-7]{1,3}|[xX][0-9a-fA-F]{1,2}"""
     r"""|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}))*\1"""
 )
+_ESCAPES = r"a backslash only before n, t, r, a quote, a backslash or 3 octal digits"
 _SHOWN = 60  # characters of a value in a message
 _OTHER_FILE = {
     "NetParameter": ("net", caffe_pb2.SolverParameter.DESCRIPTOR, "solver"),
@@ -55,28 +56,42 @@ def build_parse_error(
     return PrototxtError(describe(f"{name}:{line}", problem, accepted))
 
 
-def check_literals(scanned: Scan, name: str) -> None:
-    r"""Refuses numbers and escapes that Python reads and Caffe does not.
+def check_strings(scanned: Scan, name: str) -> None:
+    r"""Refuses escapes that Python reads and Caffe does not.
 
     Raises:
-      PrototxtError: a number such as 1_000, +5, 0b11 or 0o17; an escape such as \d.
+      PrototxtError: an escape such as \d, as in an unescaped Windows path.
 
-    Source: io::Tokenizer::ConsumeNumber and ConsumeString of protobuf.
+    Source: io::Tokenizer::ConsumeString of protobuf.
     """
     for token in scanned.tokens:
-        if token.role != "value":
-            continue
-        accepted = ""
-        if token.text[0] in "\"'":
-            if not _STRING.fullmatch(token.text):
-                accepted = (
-                    "the escapes \\n \\t \\\" \\' \\\\ and octal \\303; \\\\ for a \\"
-                )
-        elif token.text[0] in "+-.0123456789" and not _NUMBER.fullmatch(token.text):
-            accepted = "a number such as 5, -0.5, 1e-3 or 0x1F"
-        if accepted:
-            problem = f"{token.field} is {_cut(token.text)}, which Caffe does not read"
-            raise PrototxtError(describe(f"{name}:{token.line}", problem, accepted))
+        quote = _quote(token)
+        ends = quote and len(token.text) > 1 and token.text[-1] == quote
+        if ends and not _STRING.fullmatch(token.text):
+            raise _refuse(token, name, _ESCAPES)
+
+
+def check_numbers(scanned: Scan, name: str) -> None:
+    """Refuses numbers that Python reads and Caffe does not.
+
+    Raises:
+      PrototxtError: a number such as 1_000, +5, 0b11 or 0o17.
+
+    Source: io::Tokenizer::ConsumeNumber of protobuf.
+    """
+    for token in scanned.tokens:
+        is_number = token.role == "value" and token.text[0] in "+-.0123456789"
+        if is_number and not _NUMBER.fullmatch(token.text):
+            raise _refuse(token, name, "a number such as 5, -0.5, 1e-3 or 0x1F")
+
+
+def _refuse(token: Token, name: str, accepted: str) -> PrototxtError:
+    problem = f"{token.field} is {_cut(token.text)}, which Caffe does not read"
+    return PrototxtError(describe(f"{name}:{token.line}", problem, accepted))
+
+
+def _quote(token: Token) -> str:
+    return token.text[0] if token.text[0] in "\"'" else ""
 
 
 def _explain(
@@ -86,12 +101,12 @@ def _explain(
     token = scanned.tokens[index]
     previous = scanned.tokens[index - 1] if index else None
     outer = token.frame
-    if token.role in ("open", "close") and outer > 0:
+    if token.role == "open" and outer > 0:
         outer = scanned.frames[outer].parent
     message = _message_type(scanned, outer, root)
     if message is None:
         return token.line, _plain(error), ""
-    quote = token.text[0] if token.text[0] in "\"'" else ""
+    quote = _quote(token)
     if quote and (len(token.text) < 2 or token.text[-1] != quote):
         return token.line, f"{token.field}: a string does not end", f"a closing {quote}"
     if token.role == "close" and (trouble := _close_trouble(token, scanned)):
@@ -105,6 +120,9 @@ def _explain(
             return _no_value(token, "the end of the file", message)
         if scanned.unclosed:
             return _unclosed(scanned, token.line)
+    if "Expected identifier" in str(error):
+        problem = f"{_cut(token.text)} stands where the name of a field is expected"
+        return token.line, problem, nearest("", message.fields_by_name)
     field = message.fields_by_name.get(token.field)
     if field is None:
         return token.line, _plain(error), ""

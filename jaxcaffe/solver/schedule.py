@@ -176,10 +176,10 @@ def _rate_at(
             return base_lr * narrow(xp.power(grown.astype(wide), -power))
         case "poly":
             max_iter = np.float32(solver.max_iter)
-            if xp is jnp:
-                # XLA would multiply by 1 / max_iter, which can pass 1 at max_iter.
-                max_iter = jax.lax.optimization_barrier(jnp.asarray(max_iter))
-            left = np.float32(1) - iteration / max_iter
+            if xp is np:
+                left = np.float32(1) - iteration / max_iter
+            else:  # XLA multiplies by 1 / max_iter: the above may miss 0 at max_iter
+                left = (solver.max_iter - step).astype(np.float32) / max_iter
             return base_lr * narrow(xp.power(left.astype(wide), power))
         case "sigmoid":
             distance = iteration - np.float32(solver.stepsize)

@@ -152,7 +152,7 @@ class Parser(argparse.ArgumentParser):
             given = value if equals else next(rest, None)
             if given is None:
                 raise ConfigError(
-                    describe(self.prog, f"{written} has no value", f"--{name}=...")
+                    describe(self.prog, f"{written} has no value", f"--{name}=VALUE")
                 )
             return f"--{name}={given}"
         off = name not in self._bools

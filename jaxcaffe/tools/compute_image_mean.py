@@ -68,9 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = os.path.dirname(flags.OUT) or "."
         if not os.path.isdir(folder):
             raise ConfigError(
-                describe(
-                    flags.OUT, f"its folder {folder} does not exist", "one that does"
-                )
+                describe(flags.OUT, f"its folder {folder} does not exist")
             )
 
     mean = compute_mean(flags.DB, flags.backend, flags.threads)

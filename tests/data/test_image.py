@@ -81,6 +81,7 @@ def test_is_truncated_jpeg_end_marker_of_thumbnail_does_not_count():
     thumbnail = b"\xff\xe1\x00\x08Ex\xff\xd9if"
     padded = whole[:2] + thumbnail + b"\xff" + whole[2:]
     assert not image.is_truncated_jpeg(padded)
+    assert not image.is_truncated_jpeg(padded + b"more after the end")
     assert image.is_truncated_jpeg(padded[:-40])
 
 

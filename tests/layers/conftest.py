@@ -29,7 +29,6 @@ import numpy as np
 import pytest
 from flax import nnx
 from google.protobuf import text_format
-from jax.test_util import check_grads
 
 from jaxcaffe.layers import registry
 from jaxcaffe.proto import caffe_pb2
@@ -78,8 +77,9 @@ def make_layer() -> Callable[..., nnx.Module]:
 def check_gradient() -> Callable[..., None]:
     """Gives check_gradient(module, *bottoms, wrt=all bottoms, ...).
 
-    Compares the gradients of a module's bottoms and Params with finite differences.
-    The caller keeps the bottoms away from kinks by more than `eps`.
+    Compares the gradient of a random sum of the tops with central differences, along
+    one random direction for each bottom and each Param (elements of the direction
+    lie in [-1, 1]). The caller keeps the bottoms away from kinks by more than `eps`.
     """
 
     def check(
@@ -92,26 +92,39 @@ def check_gradient() -> Callable[..., None]:
     ) -> None:
         wrt = tuple(range(len(bottoms))) if wrt is None else wrt
         graph, params, rest = nnx.split(module, nnx.Param, ...)
+        draw = np.random.RandomState(0)
 
-        @jax.jit
-        def run(params, varied):
+        def tops(point):
+            params, varied = point
             filled = [jnp.asarray(b) for b in bottoms]
             for index, value in zip(wrt, varied, strict=True):
                 filled[index] = value
             # A copy, for a call may write the statistics of `rest`.
-            merged = nnx.merge(graph, params, rest, copy=True)
-            return _call(merged, filled, key)
+            return _call(nnx.merge(graph, params, rest, copy=True), filled, key)
 
-        varied = [jnp.asarray(bottoms[index]) for index in wrt]
-        check_grads(
-            run,
-            (params, varied),
-            order=1,
-            modes=["rev"],
-            atol=tolerance,
-            rtol=tolerance,
-            eps=eps,
-        )
+        point = (params, [jnp.asarray(bottoms[index]) for index in wrt])
+        weights = [_unit(draw, top.shape) for top in jax.eval_shape(tops, point)]
+
+        @jax.jit
+        def value(point):
+            pairs = zip(weights, tops(point), strict=True)
+            return sum((weight * top).sum() for weight, top in pairs)
+
+        gradient = jax.jit(jax.grad(value))(point)
+        for leaf, _ in enumerate(jax.tree.leaves(point)):
+            direction = [np.zeros(x.shape, np.float32) for x in jax.tree.leaves(point)]
+            direction[leaf] = _unit(draw, direction[leaf].shape)
+
+            def moved(step, direction=direction):
+                leaves, tree = jax.tree.flatten(point)
+                pairs = zip(leaves, direction, strict=True)
+                return jax.tree.unflatten(tree, [x + step * d for x, d in pairs])
+
+            numerical = (value(moved(eps)) - value(moved(-eps))) / (2 * eps)
+            exact = np.vdot(jax.tree.leaves(gradient)[leaf], direction[leaf])
+            np.testing.assert_allclose(
+                exact, numerical, rtol=tolerance, atol=tolerance, err_msg=f"leaf {leaf}"
+            )
 
     return check
 
@@ -136,71 +149,95 @@ def _run_golden(case: str, jit: bool = True) -> None:
     layers = [layer for layer in net.layer if layer.type != "Input"]
 
     modules: dict[str, nnx.Module] = {}
-    grads: dict[tuple[str, int], np.ndarray] = {}  # Caffe adds up over passes
-    shapes = None
+    grads: dict[str, np.ndarray] = {}  # Caffe adds up over passes
+    shapes = run = None
     for step in range(int(golden["passes"])):
         prefix = f"step{step}/" if step else ""
         inputs = {key: jnp.asarray(v) for key, v in _under(golden, f"{prefix}input/")}
         new_shapes = {name: value.shape for name, value in inputs.items()}
         if new_shapes != shapes:  # as Caffe's Reshape: learned values stay
             modules = _build_net(layers, inputs, phase, modules)
+            run = _make_run(layers, modules, dict(_under(golden, "blob_loss_weight/")))
+            run = jax.jit(run) if jit else run
             shapes = new_shapes
         if step == 0:
             _set_params(modules, golden)
-        _run_pass(case, step, layers, modules, inputs, golden, grads, jit)
+        backward = step in golden["backward_at"]
+        where = f"{case} {prefix}"
+        _run_pass(where, prefix, run, modules, inputs, golden, backward, grads)
 
 
-def _run_pass(case, step, layers, modules, inputs, golden, grads, jit) -> None:
-    prefix = f"step{step}/" if step else ""
+def _make_run(layers, modules, loss_weights):
+    """Returns run(params, rest, held, varied, top_diffs or None for forward only).
+
+    It gives (blobs, new rest, (gradients of params, of varied inputs) or None).
+    """
+    graphs = {name: nnx.graphdef(module) for name, module in modules.items()}
+
+    def run(params, rest, held, varied, top_diffs):
+        def forward(params, varied):
+            merged = {
+                name: nnx.merge(graphs[name], params[name], rest[name], copy=True)
+                for name in graphs
+            }
+            blobs = _run_net(layers, merged, {**held, **varied})
+            after = {name: _split(module)[1] for name, module in merged.items()}
+            return blobs, after
+
+        blobs, pull, after = jax.vjp(forward, params, varied, has_aux=True)
+        if top_diffs is None:
+            return blobs, after, None
+        tops = {name: jnp.zeros_like(value) for name, value in blobs.items()}
+        for name, weight in loss_weights.items():
+            tops[name] = jnp.full_like(blobs[name], weight)
+        return blobs, after, pull({**tops, **top_diffs})
+
+    return run
+
+
+def _run_pass(where, prefix, run, modules, inputs, golden, backward, grads) -> None:
+    """Runs and compares one pass; leaves state in `modules`, sums in `grads`."""
     diffs = {name for name, _ in _under(golden, f"{prefix}input_diff/")}
     held = {name: value for name, value in inputs.items() if name not in diffs}
     varied = {name: value for name, value in inputs.items() if name in diffs}
-    split = {name: nnx.split(m, nnx.Param, ...) for name, m in modules.items()}
-    graphs = {name: parts[0] for name, parts in split.items()}
-    params = {name: parts[1] for name, parts in split.items()}
-    rest = {name: parts[2] for name, parts in split.items()}
-
-    def forward(params, varied):
-        merged = {
-            name: nnx.merge(graphs[name], params[name], rest[name], copy=True)
-            for name in graphs
-        }
-        blobs = _run_net(layers, merged, {**held, **varied})
-        after = {name: nnx.split(m, nnx.Param, ...)[2] for name, m in merged.items()}
-        return blobs, after
-
-    run = jax.jit(forward) if jit else forward
-    blobs, pull, after = jax.vjp(run, params, varied, has_aux=True)
+    split = {name: _split(module) for name, module in modules.items()}
+    params = {name: parts[0] for name, parts in split.items()}
+    rest = {name: parts[1] for name, parts in split.items()}
+    top_diffs = dict(_under(golden, f"{prefix}top_diff/")) if backward else None
+    blobs, after, pulled = run(params, rest, held, varied, top_diffs)
     for name, module in modules.items():
         nnx.update(module, after[name])
 
     for name, want in _under(golden, f"{prefix}blob/"):
-        _compare(f"{case} {prefix}blob/{name}", blobs[name], want)
+        _compare(f"{where}blob/{name}", blobs[name], want)
     for path, want in _under(golden, f"{prefix}param_after/"):
         name, index = path.rsplit("/", 1)
         got = _param_list(modules[name])[int(index)].get_value()
-        _compare(f"{case} {prefix}param_after/{path}", got, want)
-    if step not in golden["backward_at"]:
+        _compare(f"{where}param_after/{path}", got, want)
+    if not backward:
         return
-
-    tops = {name: jnp.zeros_like(value) for name, value in blobs.items()}
-    for name, weight in _under(golden, "blob_loss_weight/"):
-        tops[name] = jnp.full_like(blobs[name], weight)
-    for name, diff in _under(golden, f"{prefix}top_diff/"):
-        tops[name] = jnp.asarray(diff)
-    param_diff, input_diff = pull(tops)
+    param_diff, input_diff = pulled
     for name, want in _under(golden, f"{prefix}input_diff/"):
-        _compare(f"{case} {prefix}input_diff/{name}", input_diff[name], want)
+        _compare(f"{where}input_diff/{name}", input_diff[name], want)
     for path, want in _under(golden, f"{prefix}param_diff/"):
-        where = f"{case} {prefix}param_diff/{path}"
         name, index = path.rsplit("/", 1)
         blob = _param_names(modules[name])[int(index)]
         if not isinstance(getattr(modules[name], blob), nnx.Param):
-            assert not np.any(want), f"{where}: a statistic with a gradient"
+            assert not np.any(want), f"{where}{path}: a statistic with a gradient"
             continue
         got = np.asarray(param_diff[name][blob].get_value())
         grads[path] = grads.get(path, 0) + got
-        _compare(where, grads[path], want)
+        _compare(f"{where}param_diff/{path}", grads[path], want)
+
+
+def _split(module) -> tuple[nnx.State, nnx.State]:
+    """Returns the learned state of a module and the rest of its state."""
+    _, params, rest = nnx.split(module, nnx.Param, ...)
+    return params, rest
+
+
+def _unit(draw, shape) -> np.ndarray:
+    return draw.uniform(-1, 1, shape).astype(np.float32)
 
 
 def _build(layer, bottom_shapes, phase) -> nnx.Module:

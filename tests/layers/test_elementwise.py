@@ -164,5 +164,5 @@ def test_power_bad_number_of_tops_is_refused():
         """,
         caffe_pb2.NetParameter(),
     )
-    with pytest.raises(PrototxtError, match=r'layer "p" \(Power\): 2 tops'):
+    with pytest.raises(PrototxtError, match=r'layer "p" \(Power\): 2 top'):
         build_graph(net, caffe_pb2.NetState())

@@ -157,7 +157,7 @@ def test_pooling_bad_settings_are_refused(make_layer, fields, message):
 
 
 def test_pooling_bad_mask_of_mean_is_refused(make_layer):
-    with pytest.raises(LayerError, match="pool AVE has two tops.*one top"):
+    with pytest.raises(LayerError, match=r"pool AVE has two tops.*one top"):
         make_layer(_layer("pool: AVE kernel_size: 2", tops=2), (1, 1, 4, 4))
 
 

@@ -156,7 +156,7 @@ def test_split_gradient_matches_differences(make_layer, check_gradient):
 
 
 def test_split_bad_number_of_tops_is_refused():
-    with pytest.raises(PrototxtError, match=r'layer "l" \(Split\): 0 tops'):
+    with pytest.raises(PrototxtError, match=r'layer "l" \(Split\): 0 top'):
         build_net('type: "Split" bottom: "a"')
 
 
@@ -211,5 +211,5 @@ def test_silence_golden_case_matches_caffe(run_golden, golden_case):
 
 
 def test_silence_bad_number_of_tops_is_refused():
-    with pytest.raises(PrototxtError, match=r'layer "l" \(Silence\): 1 tops'):
+    with pytest.raises(PrototxtError, match=r'layer "l" \(Silence\): 1 top'):
         build_net('type: "Silence" bottom: "a" top: "b"')

@@ -57,34 +57,28 @@ def test_net_matches_caffe(name):
 
     given = blobs_by_layer(case, "param/")
     backward_at = {int(k) for k in case["backward_at"]}
-    feeds, params, stats, summed = {}, None, None, None
+    feeds, top_diffs, params, stats, summed = {}, {}, None, None, None
+    shapes = net = run = run_back = None
     for k in range(int(case["passes"])):
         prefix = f"step{k}/" if k else ""
         feeds |= {b: jnp.asarray(v) for b, v in under(case, f"{prefix}input/").items()}
-        structs = {b: jax.ShapeDtypeStruct(v.shape, v.dtype) for b, v in feeds.items()}
-        net = build_net(graph, structs)
+        top_diffs |= under(case, f"{prefix}top_diff/")
+        if shapes != (shapes := {blob: feed.shape for blob, feed in feeds.items()}):
+            net, run, run_back = build(graph, feeds)
         if params is None:
             counts = {layer: len(infos) for layer, infos in layer_infos(net).items()}
             assert counts == {layer: len(blobs) for layer, blobs in given.items()}
-            params, stats = net.init(jax.random.key(0))
+            structs = jax.eval_shape(net.init, jax.random.key(0))
+            params, stats = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), structs)
             params, stats, report = load_weights(net, params, stats, given)
             assert set(report.loaded) == set(given)
             assert not report.ignored
             assert not report.missing
 
-        top_diffs = under(case, f"{prefix}top_diff/")
-
-        def forward(params, feeds, net=net, stats=stats, top_diffs=top_diffs):
-            output = net.apply(params, stats, feeds, jax.random.key(1))
-            total = output.loss
-            for blob, diff in top_diffs.items():
-                total += jnp.vdot(output.blobs[blob], diff)
-            return total, output
-
         if k in backward_at:
-            grads, output = jax.grad(forward, (0, 1), has_aux=True)(params, feeds)
+            grads, output = run_back(params, feeds, stats, top_diffs)
         else:
-            grads, output = None, forward(params, feeds)[1]
+            grads, output = None, run(params, feeds, stats, top_diffs)[1]
         blobs = under(case, f"{prefix}blob/")
         assert set(blobs) == {b for b in output.blobs if not SPLIT.search(b)} - {
             "(automatic)"
@@ -111,6 +105,25 @@ def test_net_matches_caffe(name):
         for key, expected in under(case, f"{prefix}param_diff/").items():
             layer, i = key.rsplit("/", 1)
             compare(f"{prefix}param_diff/{key}", expected, param_diffs[layer][int(i)])
+
+
+def build(graph, feeds):
+    """Returns the net, its forward and its backward pass, for feeds of these shapes."""
+    structs = {b: jax.ShapeDtypeStruct(v.shape, v.dtype) for b, v in feeds.items()}
+    net = build_net(graph, structs)
+
+    def forward(params, feeds, stats, top_diffs):
+        output = net.apply(params, stats, feeds, jax.random.key(1))
+        total = output.loss
+        for blob, diff in top_diffs.items():
+            total += jnp.vdot(output.blobs[blob], diff)
+        return total, output
+
+    # Little optimisation, as most of these run once.
+    options = {"xla_llvm_disable_expensive_passes": True}
+    run = jax.jit(forward, compiler_options=options)
+    backward = jax.grad(forward, (0, 1), has_aux=True)
+    return net, run, jax.jit(backward, compiler_options=options)
 
 
 def check_names(graph, case):

@@ -126,7 +126,9 @@ def test_source_pickled_is_equal():
         ("layer {\n}\n}", 'f:3: "}" closes nothing'),
         ("layer {\n>", 'f:2: ">" closes "layer {" of line 1. Accepted: "}"'),
         ('name: "a\n', "f:1: name: a string does not end"),
-        ('name: "a" @', '"@" is out of place after name'),
+        ('name: "a" @', "f:1: @ stands where the name of a field is expected. Ac"),
+        ("input_dim: [1; 2]", '";" is out of place after input_dim'),
+        ("layer {\n loss_weight: }", "f:2: loss_weight is followed by }"),
         ("layer {\n clip_param { min: 1 }\n}", "f:2: clip_param lacks max"),
         ("base_lr: 0.1", "belongs to a solver, and a net was expected here"),
         ("# only a comment", "f: the file says nothing"),
@@ -159,8 +161,17 @@ def test_parse_solver_of_net_says_so():
 
 @pytest.mark.parametrize(
     ("written", "value"),
-    [("1f", 1.0), (".5", 0.5), ("2.", 2.0), ("1E3", 1000.0), ("1e-3f", 0.001)]
-    + [("-inf", float("-inf")), ("3", 3.0), ("-0.5", -0.5), ("1.5F", 1.5)],
+    [
+        ("1f", 1.0),
+        (".5", 0.5),
+        ("2.", 2.0),
+        ("1E3", 1000.0),
+        ("1e-3f", 0.001),
+        ("-inf", float("-inf")),
+        ("3", 3.0),
+        ("-0.5", -0.5),
+        ("1.5F", 1.5),
+    ],
 )
 def test_parse_net_of_float_reads_what_caffe_reads(written, value):
     net, _ = parse_net(f"layer {{ loss_weight: {written} }}", "f")
@@ -193,7 +204,7 @@ def test_read_net_of_missing_file_names_its_neighbours(tmp_path):
 
 
 def test_read_net_in_missing_folder_names_the_folder(tmp_path):
-    with pytest.raises(PrototxtError, match='the folder ".*/none" does not exist'):
+    with pytest.raises(PrototxtError, match=r'the folder ".*/none" does not exist'):
         read_net(tmp_path / "none" / "net.prototxt")
 
 
@@ -213,7 +224,7 @@ def test_read_net_of_weights_is_refused(golden):
         read_net(golden / "v1.caffemodel")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_parse_net_of_damaged_text_parses_or_says_where(data):
     start = data.draw(st.integers(0, len(NET)))
@@ -235,9 +246,18 @@ def test_format_message_of_what_caffe_wrote_is_the_same_text(golden):
 
 @pytest.mark.parametrize(
     ("value", "written"),
-    [(0.1, "0.1"), (1.0, "1"), (1e-5, "1e-05"), (16777216.0, "16777216")]
-    + [(0.441227496, "0.441227496"), (float("inf"), "inf"), (float("nan"), "nan")]
-    + [(3.4028234663852886e38, "3.40282347e+38"), (1e10, "1e+10"), (-0.0, "-0")],
+    [
+        (0.1, "0.1"),
+        (1.0, "1"),
+        (1e-5, "1e-05"),
+        (16777216.0, "16777216"),
+        (0.441227496, "0.441227496"),
+        (3.4028234663852886e38, "3.40282347e+38"),
+        (1e10, "1e+10"),
+        (-0.0, "-0"),
+        (float("inf"), "inf"),
+        (float("nan"), "nan"),
+    ],
 )
 def test_format_message_of_float_has_digits_of_caffe(value, written):
     layer = caffe_pb2.LayerParameter(loss_weight=[value])

@@ -262,7 +262,8 @@ def test_convert_imageset_shuffle_same_seed_same_order(golden, tmp_path):
     assert first == keys("b", "--seed=0", "--threads=3")
     other = keys("c", "--seed", "7")
     assert other != first
-    listed = [line.rpartition(" ")[0] for line in open("all.txt")]
+    lines = Path("all.txt").read_text().splitlines()
+    listed = [line.rpartition(" ")[0] for line in lines]
     for order in (first, other):
         assert [key[:8] for key in order] == [f"{i:08d}" for i in range(24)]
         assert [key[9:] for key in order] != listed
@@ -339,7 +340,9 @@ def test_convert_imageset_wrong_flags_are_one_clear_line(golden, tmp_path, argv,
 
 
 def test_convert_imageset_value_flag_at_the_end_has_no_value():
-    with pytest.raises(ConfigError, match=r"-seed has no value. Accepted: --seed=..."):
+    with pytest.raises(
+        ConfigError, match=r"-seed has no value. Accepted: --seed=VALUE"
+    ):
         convert_imageset.main(["images/", "all.txt", "db", "-seed"])
 
 

@@ -1,0 +1,140 @@
+import gc
+import multiprocessing
+import os
+import pickle
+import shutil
+import threading
+
+import lmdb
+import numpy as np
+import pytest
+
+from jaxcaffe.data import lmdb as lmdb_module
+from jaxcaffe.data.lmdb import LmdbSource
+from jaxcaffe.errors import DataError
+
+
+def rows(count=5):
+    return [np.full((3, 2, 4), i, np.uint8) for i in range(count)]
+
+
+def test_lmdb_source_gives_records_in_key_order(make_lmdb):
+    source = LmdbSource(make_lmdb(rows(), labels=[9, 8, 7, 6, 5]))
+    assert len(source) == 5
+    assert [float(source[i]["label"]) for i in range(5)] == [9, 8, 7, 6, 5]
+    for index in (4, 0, 2):
+        np.testing.assert_array_equal(source[index]["data"], rows()[index])
+        assert source[index]["data"].dtype == np.uint8
+        assert source[index]["label"].dtype == np.float32
+    assert source.key(3) == "00000003_db"
+    assert "5 records" in repr(source)
+
+
+def test_lmdb_source_float_data_stays_float(make_lmdb):
+    array = np.float32([[[0.5, -2.25]]])
+    np.testing.assert_array_equal(LmdbSource(make_lmdb([array]))[0]["data"], array)
+
+
+def test_lmdb_source_data_file_instead_of_folder_opens(make_lmdb):
+    assert len(LmdbSource(make_lmdb(rows()) + "/data.mdb")) == 5
+
+
+def test_lmdb_source_pickled_reads_the_same(make_lmdb):
+    source = LmdbSource(make_lmdb(rows()))
+    again = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(again[3]["data"], source[3]["data"])
+
+
+def test_lmdb_source_opened_twice_shares_one_environment(make_lmdb):
+    path = make_lmdb(rows())
+    first, second = LmdbSource(path), LmdbSource(os.path.relpath(path))
+    assert first._environment() is second._environment()
+
+
+def test_lmdb_source_dropped_closes_its_environment(make_lmdb):
+    path = make_lmdb(rows())
+    source = LmdbSource(path)
+    del source
+    gc.collect()
+    assert not lmdb_module._environments
+    lmdb.open(path, readonly=True, lock=False).close()
+
+
+def test_lmdb_source_database_made_anew_is_read_anew(make_lmdb):
+    path = make_lmdb(rows())
+    old = LmdbSource(path)
+    shutil.rmtree(path)
+    new = LmdbSource(make_lmdb([np.full((1, 1, 1), 77, np.uint8)]))
+    assert new[0]["data"].item() == 77
+    assert old[1]["data"].flat[0] == 1
+
+
+def test_lmdb_source_many_threads_read_right_records(make_lmdb):
+    source = LmdbSource(make_lmdb(rows(50)))
+    wrong = []
+
+    def read(start):
+        for index in list(range(start, 50)) * 4:
+            if source[index]["data"].flat[0] != index:
+                wrong.append(index)
+
+    threads = [threading.Thread(target=read, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_lmdb_source_after_fork_opens_its_own_environment(make_lmdb):
+    source = LmdbSource(make_lmdb(rows()))
+    before = id(source._environment())
+    receiver, sender = multiprocessing.Pipe()
+    child = os.fork()
+    if not child:
+        value = source[2]["data"].flat[0]
+        sender.send((int(value), id(source._environment()) != before))
+        os._exit(0)
+    assert receiver.recv() == (2, True)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "no such file or folder.*data.mdb"),
+        (lambda p: os.mkdir(p), "no LMDB database here"),
+        (
+            lambda p: (os.mkdir(p), open(p + "/CURRENT", "w").close()),
+            "LevelDB database, not LMDB .backend: LEVELDB",
+        ),
+        (
+            lambda p: (os.mkdir(p), open(p + "/data.mdb", "w").write("x" * 9999)),
+            "cannot be opened",
+        ),
+        (lambda p: lmdb.open(p).close(), "holds no record"),
+    ],
+)
+def test_lmdb_source_wrong_path_raises(tmp_path, make, message):
+    path = str(tmp_path / "x")
+    make(path)
+    with pytest.raises(DataError, match=message) as caught:
+        LmdbSource(path)
+    assert str(caught.value).startswith(path)
+
+
+def test_lmdb_source_truncated_file_raises(make_lmdb):
+    path = make_lmdb([np.zeros((3, 64, 64), np.uint8)] * 9)
+    os.truncate(path + "/data.mdb", 20480)
+    with pytest.raises(DataError, match="truncated: 20480 bytes of at least"):
+        LmdbSource(path)
+
+
+def test_lmdb_source_value_that_is_no_datum_names_the_key(tmp_path):
+    path = str(tmp_path / "db")
+    environment = lmdb.open(path)
+    with environment.begin(write=True) as transaction:
+        transaction.put(b"bad", b"\xff\xff\xff")
+    environment.close()
+    with pytest.raises(DataError, match=r'db: record "bad".*no Datum'):
+        LmdbSource(path)[0]

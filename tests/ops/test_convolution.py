@@ -1,0 +1,94 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcaffe.ops.convolution import convolution, convolution_plain
+
+# The forms sum in different orders, in float32.
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+
+CASES = {
+    "two groups": ((2, 4, 7, 6), (6, 2, 3, 3), {"group": 2}),
+    "depthwise": ((2, 4, 7, 6), (4, 1, 3, 3), {"group": 4}),
+    "depthwise, two filters each, strided": (
+        (2, 3, 8, 7),
+        (6, 1, 3, 2),
+        {"group": 3, "stride": (2, 3), "pad": ((1, 2), (0, 1))},
+    ),
+    "depthwise, dilated, one axis": (
+        (2, 3, 11),
+        (3, 1, 3),
+        {"group": 3, "stride": (2,), "pad": ((2, 2),), "dilation": (2,)},
+    ),
+    "depthwise, many taps": ((1, 2, 10, 9), (2, 1, 9, 9), {"group": 2}),
+    "no spatial axis": ((2, 4), (6, 2), {"group": 2}),
+}
+
+
+def _operands(case):
+    bottom_shape, weight_shape, settings = CASES[case]
+    axes = len(bottom_shape) - 2
+    settings = {
+        "stride": (1,) * axes,
+        "pad": ((0, 0),) * axes,
+        "dilation": (1,) * axes,
+        **settings,
+    }
+    draw = np.random.RandomState(0)
+    bottom = draw.randn(*bottom_shape).astype(np.float32)
+    weight = draw.randn(*weight_shape).astype(np.float32)
+    return jnp.asarray(bottom), jnp.asarray(weight), settings
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_convolution_fast_form_equals_plain_with_its_gradients(case):
+    bottom, weight, settings = _operands(case)
+
+    def run(form):
+        def both(bottom, weight):
+            top, pull = jax.vjp(lambda b, w: form(b, w, **settings), bottom, weight)
+            return top, pull(jnp.cos(jnp.arange(top.size)).reshape(top.shape))
+
+        return jax.jit(both)(bottom, weight)
+
+    fast, plain = run(convolution), run(convolution_plain)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, **TOLERANCE), fast, plain
+    )
+
+
+def test_convolution_in_groups_is_chosen_for_the_platform():
+    bottom, weight, settings = _operands("two groups")
+    traced = jax.jit(lambda b, w: convolution(b, w, **settings)).trace(bottom, weight)
+    cpu = traced.lower(lowering_platforms=("cpu",)).as_text()
+    cuda = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert cpu.count("stablehlo.convolution") == 2
+    assert cuda.count("stablehlo.convolution") == 1
+    assert "feature_group_count = 2" in cuda
+
+
+def test_convolution_takes_the_ambient_precision():
+    bottom, weight, settings = _operands("two groups")
+
+    def lowered():
+        return jax.jit(lambda b, w: convolution(b, w, **settings)).lower(bottom, weight)
+
+    with jax.default_matmul_precision("highest"):
+        assert "HIGHEST" in lowered().as_text()
+    assert "HIGHEST" not in lowered().as_text()
+
+
+def test_convolution_on_a_split_batch_equals_one_device(run_on_devices):
+    run_on_devices(
+        """
+        from jaxcaffe.ops.convolution import convolution
+
+        kwargs = dict(stride=(1, 1), pad=((1, 1), (1, 1)), dilation=(1, 1))
+        bottom = jnp.asarray(draw.randn(16, 4, 6, 6), jnp.float32)
+        for shape, group in [((6, 2, 3, 3), 2), ((4, 1, 3, 3), 4)]:
+            weight = jnp.asarray(draw.randn(*shape), jnp.float32)
+            loss = lambda b, w: (convolution(b, w, group=group, **kwargs) ** 2).sum()
+            check(jax.grad(loss, (0, 1)), (bottom, weight), 1)
+        """
+    )

@@ -287,7 +287,7 @@ def _open_use(
     is_train = use.phase == caffe_pb2.TRAIN
     built = graph.build_graph(net, nets.merge_state(use, net), source)
     if is_train and config.batch == "per_device":
-        built = _scale_batches(built, mesh.size)
+        built = scale_batches(built, mesh.size)
     return _feed_net(config, built, use, seed, mesh)
 
 
@@ -297,7 +297,7 @@ def _find_net(path: str, solver_path: str) -> str:
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
 
 
-def _scale_batches(built: Graph, devices: int) -> Graph:
+def scale_batches(built: Graph, devices: int) -> Graph:
     nodes = []
     for node in built.nodes:
         if node.layer.type in _FEED_MESSAGES:

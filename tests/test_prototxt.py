@@ -1,5 +1,6 @@
 """The nets and solvers that come with the project: whole, and as big as published."""
 
+import functools
 import math
 import pathlib
 
@@ -54,6 +55,7 @@ COUNTS = {
 PHASES = {"train": caffe_pb2.TRAIN, "test": caffe_pb2.TEST}
 
 
+@functools.cache
 def build(path, phase, shape=None):
     """path, phase, (C, H, W) -> Net; allocates no weights."""
     net, source = read_net(path)
@@ -171,5 +173,5 @@ def test_build_googlenet_auxiliary_losses_weigh_three_tenths():
         if node.layer.type == "SoftmaxWithLoss"
     }
     assert weights == pytest.approx(
-        {"loss1/loss1": 0.3, "loss2/loss1": 0.3, "loss3/loss3": 1.0}
+        {"loss1/loss1": 0.3, "loss2/loss2": 0.3, "loss3/loss3": 1.0}
     )

@@ -151,6 +151,19 @@ def read_record(value: bytes, key: bytes, decode: Decode, path: str) -> Row:
     return {"data": record.data, "label": np.asarray(record.label, np.float32)}
 
 
+def _forget_environments() -> None:
+    """Closes, in a forked child, what the parent opened, so that it can be reopened."""
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    for environment in list(_environments.values()):
+        environment.close()
+    _environments.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_environments)
+
+
 def _check_size(environment: lmdb.Environment, path: str, size: int) -> None:
     # LMDB maps the file; touching a page beyond its end would kill the process.
     pages = environment.info()["last_pgno"] + 1

@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcaffe.errors import LayerError, nearest
 from jaxcaffe.proto import caffe_pb2
@@ -138,8 +139,8 @@ def _bilinear(
     width = shape[3]
     factor = math.ceil(width / 2)
     centre = (width - 1) / (2 * factor)
-    line = 1 - jnp.abs(jnp.arange(width, dtype=jnp.float32) / factor - centre)
-    return jnp.broadcast_to(line[:, None] * line[None, :], shape)
+    line = 1 - np.abs(np.arange(width) / factor - centre)
+    return jnp.broadcast_to(np.outer(line, line).astype(np.float32), shape)
 
 
 def _fan(filler: caffe_pb2.FillerParameter, shape: Shape) -> float:

@@ -1,6 +1,7 @@
 import gc
 import multiprocessing
 import os
+import pathlib
 import pickle
 import shutil
 import threading
@@ -16,6 +17,11 @@ from jaxcaffe.errors import DataError
 
 def rows(count=5):
     return [np.full((3, 2, 4), i, np.uint8) for i in range(count)]
+
+
+def write_file(folder, name, text):
+    os.mkdir(folder)
+    pathlib.Path(folder, name).write_text(text)
 
 
 def test_lmdb_source_gives_records_in_key_order(make_lmdb):
@@ -88,15 +94,18 @@ def test_lmdb_source_many_threads_read_right_records(make_lmdb):
 
 def test_lmdb_source_after_fork_opens_its_own_environment(make_lmdb):
     source = LmdbSource(make_lmdb(rows()))
-    before = id(source._environment())
-    receiver, sender = multiprocessing.Pipe()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
     child = os.fork()
     if not child:
-        value = source[2]["data"].flat[0]
-        sender.send((int(value), id(source._environment()) != before))
-        os._exit(0)
-    assert receiver.recv() == (2, True)
+        try:
+            source._environment().info()
+            sender.send(int(source[2]["data"].flat[0]))
+        finally:
+            os._exit(0)
+    sender.close()
+    assert receiver.recv() == 2
     os.waitpid(child, 0)
+    assert source[3]["data"].flat[0] == 3
 
 
 @pytest.mark.parametrize(
@@ -105,11 +114,11 @@ def test_lmdb_source_after_fork_opens_its_own_environment(make_lmdb):
         (lambda p: None, "no such file or folder.*data.mdb"),
         (lambda p: os.mkdir(p), "no LMDB database here"),
         (
-            lambda p: (os.mkdir(p), open(p + "/CURRENT", "w").close()),
+            lambda p: write_file(p, "CURRENT", ""),
             "LevelDB database, not LMDB .backend: LEVELDB",
         ),
         (
-            lambda p: (os.mkdir(p), open(p + "/data.mdb", "w").write("x" * 9999)),
+            lambda p: write_file(p, "data.mdb", "x" * 9999),
             "cannot be opened",
         ),
         (lambda p: lmdb.open(p).close(), "holds no record"),

@@ -20,11 +20,8 @@ from jaxcaffe.net.weights import export_weights, layer_infos, load_weights
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.text import read_net
 
-FOLDER = Path(
-    os.environ.get("JAXCAFFE_GOLDEN_LAYERS")
-    or Path(__file__).parents[1] / "golden" / "layers"
-)
-CASES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+GIVEN = os.environ.get("JAXCAFFE_GOLDEN_LAYERS")
+FOLDER = Path(GIVEN or Path(__file__).parents[1] / "golden" / "layers")
 
 # What Caffe's own CPU and GPU results differ by, with some room; the second is times
 # the largest reference value, as sums that nearly cancel lose more.
@@ -33,6 +30,28 @@ ATOL = 1e-4
 ZERO = 1e-5  # allowed where all of the reference is zero
 
 SPLIT = re.compile(r"_split(_\d+)?$")
+
+
+def choose_cases():
+    """Returns whole nets and one case per layer type; a folder given, all of it.
+
+    tests/layers runs every case of a single layer; here the net around it counts.
+    """
+    names = sorted(path.stem for path in FOLDER.glob("*.npz"))
+    if GIVEN:
+        return names
+    by_type = {}
+    for name in names:
+        with np.load(FOLDER / f"{name}.npz") as case:
+            by_type.setdefault(str(case["layer_type"]), []).append(name)
+    return [
+        name
+        for key, same in by_type.items()
+        for name in same[: None if key == "Net" else 1]
+    ]
+
+
+CASES = choose_cases()
 
 
 def test_golden_folder_has_cases():

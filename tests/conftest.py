@@ -1,0 +1,112 @@
+"""A small world to train in: images of shapes in an LMDB, a net and a solver."""
+
+import pathlib
+
+import lmdb
+import numpy as np
+import pytest
+
+from jaxcaffe.proto import binary, caffe_pb2
+
+NET = """
+name: "small"
+layer {
+  name: "data" type: "Data" top: "data" top: "label"
+  include { phase: TRAIN }
+  transform_param { mirror: true crop_size: 12 mean_file: "mean.binaryproto" scale: 0.01 }
+  data_param { source: "train_lmdb" batch_size: 8 backend: LMDB }
+}
+layer {
+  name: "data" type: "Data" top: "data" top: "label"
+  include { phase: TEST }
+  transform_param { crop_size: 12 mean_file: "mean.binaryproto" scale: 0.01 }
+  data_param { source: "test_lmdb" batch_size: 8 backend: LMDB }
+}
+layer {
+  name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param {
+    num_output: 8 kernel_size: 3 group: 1 weight_filler { type: "xavier" }
+  }
+}
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer {
+  name: "pool" type: "Pooling" bottom: "conv" top: "pool"
+  pooling_param { kernel_size: 3 stride: 2 }
+}
+layer {
+  name: "ip1" type: "InnerProduct" bottom: "pool" top: "ip1"
+  inner_product_param { num_output: 32 weight_filler { type: "xavier" } }
+}
+layer { name: "bn" type: "BatchNorm" bottom: "ip1" top: "ip1" }
+layer {
+  name: "drop" type: "Dropout" bottom: "ip1" top: "ip1"
+  dropout_param { dropout_ratio: 0.3 }
+}
+layer {
+  name: "ip2" type: "InnerProduct" bottom: "ip1" top: "ip2"
+  inner_product_param { num_output: 4 weight_filler { type: "xavier" } }
+}
+layer {
+  name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "accuracy"
+  include { phase: TEST }
+}
+layer {
+  name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss"
+}
+"""
+
+SOLVER = """
+net: "net.prototxt"
+test_iter: 2
+test_interval: 10
+base_lr: 0.05
+lr_policy: "step"
+gamma: 0.5
+stepsize: 15
+momentum: 0.9
+weight_decay: 0.001
+display: 1
+average_loss: 3
+max_iter: 40
+snapshot: 5
+snapshot_prefix: "small"
+random_seed: 11
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch) -> pathlib.Path:
+    """The working directory: databases, mean.binaryproto, net and solver."""
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 50), ("test", 20)):
+        write_images(tmp_path / f"{name}_lmdb", count, rng)
+    binary.write_blob(
+        str(tmp_path / "mean.binaryproto"),
+        rng.uniform(90, 110, (1, 3, 16, 16)).astype(np.float32),
+    )
+    (tmp_path / "net.prototxt").write_text(NET)
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_images(path: pathlib.Path, count: int, rng: np.random.Generator) -> None:
+    """Writes (3, 16, 16) images whose brightest quadrant is their label, 0 to 3."""
+    path.mkdir()
+    with (
+        lmdb.open(str(path), map_size=1 << 22) as database,
+        database.begin(write=True) as transaction,
+    ):
+        for i in range(count):
+            label = int(rng.integers(4))
+            pixels = rng.integers(0, 120, (3, 16, 16))
+            row, column = divmod(label, 2)
+            pixels[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] += 100
+            datum = caffe_pb2.Datum(
+                channels=3,
+                height=16,
+                width=16,
+                data=pixels.astype(np.uint8).tobytes(),
+                label=label,
+            )
+            transaction.put(f"{i:08d}_x".encode(), datum.SerializeToString())

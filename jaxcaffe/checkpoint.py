@@ -247,7 +247,10 @@ def _reading(path: str) -> Iterator[tuple[ocp.CheckpointManager, int]]:
     manager = ocp.CheckpointManager(
         folder,
         options=ocp.CheckpointManagerOptions(read_only=True),
-        item_names=("state", "note"),
+        item_handlers={
+            "state": ocp.StandardCheckpointHandler(),
+            "note": ocp.JsonCheckpointHandler(),
+        },
     )
     try:
         yield manager, int(name)

@@ -63,6 +63,7 @@ def loss_rows(path: str) -> list[dict]:
 
 
 def test_train_learns_the_small_task(workspace):
+    break_file("solver.prototxt", "stepsize: 15", "stepsize: 1000")
     result = train(load_config("solver.prototxt", ["max_iter=200"]))
     assert result.scores[0]["accuracy"] >= 0.9
     assert not result.stopped

@@ -791,7 +791,10 @@ def _draw(seed: int, purpose: int, index: int, count: int) -> list[int]:
 
 def _bits(seed: int, purpose: int, index: int) -> np.random.Philox:
     # Raw words, because NumPy promises them, and not its distributions, for ever.
-    return np.random.Philox(key=[seed % 2**64, purpose], counter=[0, 0, 0, index])
+    return np.random.Philox(
+        key=np.array([seed % 2**64, purpose], np.uint64),
+        counter=np.array([0, 0, 0, index], np.uint64),
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -96,6 +96,11 @@ def layer_error(node: Node, problem: str, accepted: str = "") -> PrototxtError:
     )
 
 
+def plural(count: int, noun: str) -> str:
+    """Returns "1 top", "2 tops" and so on."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _build_node(
     layer: caffe_pb2.LayerParameter, where: str, force_backward: bool
 ) -> Node:
@@ -115,8 +120,8 @@ def _build_node(
     if kind.equal_counts and len(node.bottoms) != len(node.tops):
         raise layer_error(
             node,
-            f"{_plural(len(node.bottoms), 'bottom')} but "
-            f"{_plural(len(node.tops), 'top')}",
+            f"{plural(len(node.bottoms), 'bottom')} but "
+            f"{plural(len(node.tops), 'top')}",
             "as many tops as bottoms",
         )
     return node._replace(
@@ -134,11 +139,7 @@ def _check_count(
     accepted = str(least) if least == most else f"{least} to {most}"
     if most is None:
         accepted = f"{least} or more"
-    raise layer_error(node, _plural(count, field), accepted)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    raise layer_error(node, plural(count, field), accepted)
 
 
 def _loss_weights(node: Node, kind: registry.LayerType) -> tuple[float, ...]:

@@ -65,8 +65,7 @@ def build_layer(
     def make_module(key: jax.Array) -> nnx.Module:
         assert kind.module is not None
         make: Callable[..., nnx.Module] = kind.module
-        rngs = nnx.Rngs(params=key)
-        return make(node.layer, bottom_shapes, node.layer.phase, rngs)
+        return make(node.layer, bottom_shapes, node.layer.phase, _Keys(key))
 
     def call_module(
         module: Any, bottoms: Sequence[jax.Array], key: jax.Array
@@ -77,16 +76,15 @@ def build_layer(
         assert len(tops) == len(node.tops), (node.layer.name, len(tops))
         return tops
 
-    def trace(
-        key: jax.Array, bottoms: Sequence[jax.Array]
-    ) -> tuple[Blobs, Blobs, Tops]:
+    def trace(bottoms: Sequence[jax.Array]) -> tuple[Blobs, Blobs, Tops]:
+        key = jax.random.key(0)
         module = make_module(key)
         graphdef, params, stats, constants = _split(module)
         parts.append((graphdef, constants, _blob_names(module)))
         return params, stats, call_module(module, bottoms, key)
 
     try:
-        params, stats, tops = jax.eval_shape(trace, _KEY, tuple(bottoms))
+        params, stats, tops = jax.eval_shape(trace, tuple(bottoms))
     except LayerError as error:
         raise layer_error(node, error.problem, error.accepted) from error
     except (TypeError, ValueError) as error:
@@ -140,7 +138,20 @@ def build_layer(
     )
 
 
-_KEY = jax.eval_shape(lambda: jax.random.key(0))
+class _Keys:
+    """The part of nnx.Rngs that layers use: `params()` gives one key after another.
+
+    nnx.Rngs counts in a traced variable, whose every write costs time in proportion to
+    all that has been traced so far: seconds for a net of hundreds of layers.
+    """
+
+    def __init__(self, key: jax.Array) -> None:
+        self._key = key
+        self._count = 0
+
+    def params(self) -> jax.Array:
+        self._count += 1
+        return jax.random.fold_in(self._key, self._count - 1)
 
 
 def _split(module: nnx.Module) -> tuple[Any, Blobs, Blobs, Any]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcaffe.errors import SnapshotError, describe
+from jaxcaffe.net.graph import plural
 from jaxcaffe.net.params import is_owner
 from jaxcaffe.spec import Net, ParamInfo, Params, Shape, Stats
 
@@ -159,7 +160,8 @@ def _check_counts(
     raise SnapshotError(
         describe(
             where,
-            f'layer "{name}": {count} blobs in the file but {len(infos)} in the net',
-            f"{len(infos)} blobs{listed}; {RENAME}",
+            f'layer "{name}": {plural(count, "blob")} in the file but {len(infos)} in '
+            "the net",
+            f"{plural(len(infos), 'blob')}{listed}; {RENAME}",
         )
     )

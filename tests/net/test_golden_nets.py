@@ -104,9 +104,7 @@ def test_net_matches_caffe(name):
         }
         for blob, expected in blobs.items():
             compare(f"{prefix}blob/{blob}", expected, output.blobs[blob])
-            assert net.structs[blob].shape == expected.shape or name.startswith(
-                "filter_"
-            )
+            assert net.structs[blob].shape == expected.shape
 
         stats = output.stats
         after = blobs_by_layer(case, f"{prefix}param_after/", given)

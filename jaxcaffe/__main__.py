@@ -1,0 +1,87 @@
+"""The command `jaxcaffe COMMAND ...`: one name for every entry point.
+
+Follows main of caffe/tools/caffe.cpp, which finds its commands by name too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jaxcaffe.errors import ConfigError, describe, nearest
+from jaxcaffe.tools import cli
+
+COMMANDS = {
+    "train": ("jaxcaffe.train", "trains a net from a config.py or a solver prototxt"),
+    "profile": (
+        "jaxcaffe.profile",
+        "times each layer and the whole step of a run or a net",
+    ),
+    "classify": ("jaxcaffe.tools.classify", "names what image files show"),
+    "make_image_list": (
+        "jaxcaffe.tools.make_image_list",
+        "makes label lists from folders of images",
+    ),
+    "convert_imageset": (
+        "jaxcaffe.tools.convert_imageset",
+        "makes a database of images and labels from a list",
+    ),
+    "compute_image_mean": (
+        "jaxcaffe.tools.compute_image_mean",
+        "averages the images of a database",
+    ),
+}
+"""Command -> module with main(argv), and what it does."""
+
+
+def main() -> NoReturn:
+    """Runs the process's command line and exits with its status."""
+    cli.run(dispatch)
+
+
+def dispatch(argv: Sequence[str]) -> int:
+    """Calls the command that `argv` begins with; returns the exit status.
+
+    Args:
+      argv: the arguments without the program's name; hyphens in the command's name
+        count as underscores.
+
+    Raises:
+      CaffeError: an unknown command, and whatever the command raises.
+    """
+    first, *rest = argv or ["--help"]
+    if first in ("--help", "-help", "-h", "help"):
+        print(usage())
+        # Asked for, it is the answer; without a command, it is the complaint.
+        return 0 if argv else 1
+    if first in ("--version", "-version"):
+        print(f"jaxcaffe {importlib.metadata.version('jaxcaffe')}")
+        return 0
+    name = first.replace("-", "_")
+    if name not in COMMANDS:
+        raise ConfigError(
+            describe("jaxcaffe", f'unknown command "{first}"', nearest(name, COMMANDS))
+        )
+    module, _ = COMMANDS[name]
+    return importlib.import_module(module).main(rest)
+
+
+def usage() -> str:
+    """Returns what `jaxcaffe --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jaxcaffe COMMAND ...",
+            "",
+            *lines,
+            "",
+            "jaxcaffe COMMAND --help tells more; --version tells the version.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

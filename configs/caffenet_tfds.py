@@ -25,7 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.source_train = "tfds:imagenet2012:train"  # 1,281,167 images
     config.data.source_test = "tfds:imagenet2012:validation"  # 50,000 images
     config.data.tfds_dir = ""  # TFDS's own default, ~/tensorflow_datasets
-    config.data.resize = "warp"  # as convert_imageset; "short_side" keeps proportions
+    config.data.resize = "warp"  # as convert_imageset; "short" keeps proportions
     config.data.size = 256  # pixels
     config.data.shuffle = True  # anew every epoch, by seed
     config.data.processes = 8  # decoding is what takes the time

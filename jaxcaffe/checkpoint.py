@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -308,10 +310,17 @@ def _check_same_net(
 def _write_error(
     manager: ocp.CheckpointManager, error: Exception
 ) -> errors.SnapshotError:
+    folder = os.fspath(manager.directory)
+    for entry in os.listdir(folder):
+        if entry.endswith(".orbax-checkpoint-tmp"):
+            shutil.rmtree(os.path.join(folder, entry), ignore_errors=True)
+    # TensorStore hides the reason at the end of a very long message.
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    reason = os.strerror(int(code.group(1))) if code else _first_line(error)
     return errors.SnapshotError(
         errors.describe(
-            os.fspath(manager.directory),
-            f"a snapshot could not be written ({_first_line(error)})",
+            folder,
+            f"a snapshot could not be written ({reason})",
             "a disk with room; snapshots written before are whole",
         )
     )

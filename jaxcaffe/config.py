@@ -19,7 +19,7 @@ from jaxcaffe import errors
 CHOICES = {
     "precision": ("parity", "fast"),
     "batch": ("global", "per_device"),
-    "data.resize": ("warp", "short_side"),
+    "data.resize": ("none", "warp", "short"),
     "prepare": ("", "digits"),
 }
 """Fields with a closed set of values."""
@@ -43,7 +43,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.source_train = ""  # "": as the prototxt says; or "tfds:NAME:SPLIT"
     config.data.source_test = ""  # the same for test nets
     config.data.tfds_dir = ""  # where TFDS keeps its data sets; "": its default
-    config.data.resize = "warp"  # TFDS images to size x size, or "short_side" to size
+    config.data.resize = "none"  # TFDS images: "warp" to size x size, "short" side
     config.data.size = 256  # pixels
     config.data.shuffle = False  # shuffle train records anew every epoch, by seed
     config.data.threads = 2  # reader threads; never changes what a batch holds

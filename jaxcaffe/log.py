@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxcaffe import errors
+
 logger = logging.getLogger("jaxcaffe")
 
 
@@ -50,7 +52,22 @@ def logging_to(path: str | None) -> Iterator[None]:
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):
+                handler.close()
+
+
+def quieten_libraries() -> None:
+    """Keeps other packages' logs off the terminal; a command line calls this once.
+
+    What goes wrong inside them reaches the user as one error of ours; their threads
+    would print tracebacks beside it.
+    """
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    threading.excepthook = lambda arguments: None
+    sys.unraisablehook = lambda arguments: None
+    # A full disk shows when a snapshot or the curves cannot be written.
+    logging.raiseExceptions = False
 
 
 def iteration_line(
@@ -108,9 +125,17 @@ def write_scalars(path: str, iteration: int, **scalars: Scalar) -> None:
       path: a `.jsonl` file.
       iteration: updates done before the values were taken.
       **scalars: name -> value.
+
+    Raises:
+      SnapshotError: the disk is full, or the folder may not be written.
     """
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"iter": iteration, **scalars}) + "\n")
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"iter": iteration, **scalars}) + "\n")
+    except OSError as error:
+        raise errors.SnapshotError(
+            errors.describe(path, f"cannot be written ({error.strerror})")
+        ) from error
 
 
 def read_scalars(path: str) -> list[dict[str, Any]]:

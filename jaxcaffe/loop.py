@@ -24,6 +24,8 @@ from jaxcaffe.state import TrainState, smoothed_loss
 
 Outputs = Mapping[str, np.ndarray]
 
+NOTHING_ASKED = Requests(snapshot=False, stop=False)
+
 
 class TestJob(NamedTuple):
     """One test net, compiled, with its records."""
@@ -140,7 +142,7 @@ def test_all(
       asked for meanwhile.
     """
     scores = []
-    asked = Requests(False, False)
+    asked = NOTHING_ASKED
     for index, test in enumerate(job.tests):
         logger.info("Iteration %d, Testing net (#%d)", iteration, index)
         sums, asked = run_test(test, index, state, iteration, poll, asked)
@@ -178,7 +180,7 @@ def run_test(
     state: TrainState,
     iteration: int,
     poll: Callable[[], Requests],
-    asked: Requests = Requests(False, False),
+    asked: Requests = NOTHING_ASKED,
 ) -> tuple[Outputs, Requests]:
     """Runs one test net over test_iter batches.
 

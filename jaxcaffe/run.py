@@ -298,6 +298,7 @@ def _find_net(path: str, solver_path: str) -> str:
 
 
 def scale_batches(built: Graph, devices: int) -> Graph:
+    """Returns the graph with each data layer's batch_size times `devices`."""
     nodes = []
     for node in built.nodes:
         if node.layer.type in _FEED_MESSAGES:

@@ -45,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       CaffeError: whatever the files, the data or the flags say that cannot be.
     """
+    log.quieten_libraries()
     argv, overrides = split_overrides(argv)
     parser = cli.Parser("jaxcaffe.train", DESCRIPTION)
     parser.argument("config", "a config.py or a solver prototxt")

@@ -35,24 +35,6 @@ def merge_state(
     return merged
 
 
-def solver_state(
-    net: caffe_pb2.NetParameter, phase: int, state: caffe_pb2.NetState
-) -> caffe_pb2.NetState:
-    """Returns the state of a solver's net: `phase` < the file's state < the solver's.
-
-    Args:
-      net: the net, whose `state { }` may even change the phase, as in Caffe.
-      phase: caffe_pb2.TRAIN or caffe_pb2.TEST, what the solver wants the net for.
-      state: the solver's train_state, or its test_state for this net.
-
-    Source: caffe/src/caffe/solver.cpp, InitTrainNet and InitTestNets. Differs: none.
-    """
-    defaults = caffe_pb2.NetParameter(
-        state=caffe_pb2.NetState(phase=caffe_pb2.Phase.ValueType(phase))
-    )
-    return merge_state(defaults, merge_state(net, state))
-
-
 def meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
     """Returns whether the state has the rule's phase, level and stages.
 

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
+from jaxcaffe.config import load_config
 from jaxcaffe.data.tfds import TfdsSource
 from jaxcaffe.errors import DataError
+from jaxcaffe.train import train
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -197,3 +199,20 @@ def test_tfds_source_broken_image_names_the_example(data_dir, monkeypatch):
 def test_tfds_package_is_loaded_only_where_it_is_read():
     code = "import sys, jaxcaffe.data.pipeline; assert 'tensorflow_datasets' not in "
     subprocess.run([sys.executable, "-c", code + "sys.modules"], check=True)
+
+
+def test_unmodified_prototxt_trains_from_tfds_by_one_field(workspace, data_dir):
+    config = load_config(
+        "solver.prototxt",
+        [
+            "data.source_train=tfds:imagenet2012:train",
+            f"data.tfds_dir={data_dir}",
+            "data.resize=warp",
+            "data.size=16",
+            "max_iter=3",
+        ],
+    )
+    result = train(config)
+    assert int(result.state.iter) == 3
+    log = (workspace / "small_run" / "train.log").read_text()
+    assert "Layer data: 6 records" in log

@@ -1,7 +1,7 @@
 import pytest
 
 from jaxcaffe.errors import PrototxtError
-from jaxcaffe.net.filter import filter_net, meets_rule, merge_state, solver_state
+from jaxcaffe.net.filter import filter_net, meets_rule, merge_state
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.text import parse_net
 
@@ -83,11 +83,3 @@ def test_merge_state_puts_the_caller_over_the_file_and_adds_stages():
     assert (merged.phase, merged.level) == (TRAIN, 0)
     assert list(merged.stage) == ["a", "b", "c"]
     assert merge_state(net, merged) == merged
-
-
-def test_solver_state_lets_the_file_replace_the_phase_and_the_solver_the_level():
-    net, _ = parse_net('state { phase: TEST level: 3 stage: "a" }', "n")
-    merged = solver_state(net, TRAIN, caffe_pb2.NetState(level=1, stage=["b"]))
-    assert (merged.phase, merged.level, list(merged.stage)) == (TEST, 1, ["a", "b"])
-    bare = solver_state(caffe_pb2.NetParameter(), TRAIN, caffe_pb2.NetState())
-    assert (bare.phase, bare.level, list(bare.stage)) == (TRAIN, 0, [])

@@ -1,0 +1,158 @@
+"""Tells where a run's time goes: `python -m jaxcaffe.profile CONFIG_OR_NET`.
+
+Follows the time command of caffe/tools/caffe.cpp. Only `-m` starts it: as a script, its
+folder would hide Python's own module of this name.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+
+from jaxcaffe import errors, log
+from jaxcaffe import run as runs
+from jaxcaffe.config import load_config, split_overrides
+from jaxcaffe.profiling import report
+from jaxcaffe.profiling.from_config import open_config
+from jaxcaffe.profiling.from_net import open_net
+from jaxcaffe.profiling.subject import Subject
+from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.proto.files import read_bytes
+from jaxcaffe.proto.scan import scan
+from jaxcaffe.tools import cli
+from jaxcaffe.train import PREPARE
+
+DESCRIPTION = """\
+Times each layer forward and backward, then the step that training really runs.
+
+  python -m jaxcaffe.profile configs/caffenet.py
+  python -m jaxcaffe.profile configs/digits.py --phase=TEST --trace=/tmp/trace
+  python -m jaxcaffe.profile deploy.prototxt --iterations=50
+  python -m jaxcaffe.profile train_val.prototxt --shape=3,227,227
+
+CONFIG is a config.py or a solver prototxt, and runs on its own data; any field of it
+may be given as --config.FIELD=VALUE. NET is a net's prototxt, and runs on random
+numbers; --shape gives a record's channels, rows and columns, so that the data need not
+be there. Nothing is trained and nothing is written, but for --trace."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; see --help. Returns the exit status.
+
+    Raises:
+      CaffeError: whatever the files, the data or the flags say that cannot be.
+    """
+    argv, overrides = split_overrides(argv)
+    parser = cli.Parser("jaxcaffe.profile", DESCRIPTION)
+    parser.argument("config_or_net", "a config.py, a solver prototxt, a net prototxt")
+    parser.flag("iterations", 10, "calls that each mean is taken over")
+    parser.flag("phase", "TRAIN", "which net", choices=("TRAIN", "TEST"))
+    parser.flag("trace", "", "folder to make, for a trace by jax.profiler of the step")
+    parser.flag("shape", "", "of a NET: C,H,W of one record, in place of its data")
+    parser.flag(
+        "precision",
+        "",
+        "parity or fast; by default as the config says, and parity for a NET",
+        choices=("", "parity", "fast"),
+    )
+    flags = parser.parse(argv)
+    if flags.iterations < 1:
+        raise errors.ConfigError(
+            errors.describe("--iterations", f"is {flags.iterations}", "at least 1")
+        )
+    _check_trace(flags.trace)
+    phase = caffe_pb2.Phase.Value(flags.phase)
+    with log.logging_to(None):
+        if is_net(flags.config_or_net):
+            subject = _open_net(flags, overrides, phase)
+        else:
+            subject = _open_config(flags, overrides, phase)
+        try:
+            report.print_profile(subject, flags.iterations, flags.trace)
+        finally:
+            subject.close()
+    return 0
+
+
+def _open_net(
+    flags: Namespace, overrides: Sequence[str], phase: caffe_pb2.Phase
+) -> Subject:
+    if overrides:
+        raise errors.ConfigError(
+            errors.describe(
+                f"--config.{overrides[0]}",
+                f"{flags.config_or_net} is a net, which has no config",
+                "a config.py or a solver prototxt, or no --config flags",
+            )
+        )
+    precision = flags.precision or "parity"
+    runs.set_precision(precision)
+    shape = _parse_shape(flags.shape)
+    return open_net(flags.config_or_net, phase, shape, precision)
+
+
+def _open_config(
+    flags: Namespace, overrides: Sequence[str], phase: caffe_pb2.Phase
+) -> Subject:
+    if flags.shape:
+        raise errors.ConfigError(
+            errors.describe(
+                "--shape",
+                f"{flags.config_or_net} has data of its own",
+                "a net's prototxt, or no --shape",
+            )
+        )
+    config = load_config(flags.config_or_net, overrides)
+    if flags.precision:
+        with config.unlocked():
+            config.precision = flags.precision
+    if config.prepare:
+        PREPARE[config.prepare]()
+    return open_config(config, flags.config_or_net, phase)
+
+
+def is_net(path: str) -> bool:
+    """Tells a net's prototxt from a solver's, or a config.py, by its fields.
+
+    Of the fields on the outermost level, those that only a net has are counted against
+    those that only a solver has.
+
+    Raises:
+      PrototxtError: the file is missing or empty.
+    """
+    if path.endswith(".py"):
+        return False
+    text = read_bytes(path, errors.ConfigError).decode("utf-8", "replace")
+    found = {t.text for t in scan(text).tokens if t.role == "field" and t.frame == 0}
+    net = set(caffe_pb2.NetParameter.DESCRIPTOR.fields_by_name)
+    solver = set(caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name)
+    return len(found & (net - solver)) > len(found & (solver - net))
+
+
+def _check_trace(folder: str) -> None:
+    if not folder or not os.path.lexists(folder):
+        return
+    if not os.path.isdir(folder) or os.listdir(folder):
+        raise errors.ConfigError(
+            errors.describe(
+                f"--trace={folder}",
+                "exists already, and is left as it is",
+                "a new or an empty folder",
+            )
+        )
+
+
+def _parse_shape(text: str) -> tuple[int, ...] | None:
+    if not text:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise errors.ConfigError(
+            errors.describe("--shape", f'"{text}" is no shape', "3,227,227")
+        )
+    return tuple(int(part) for part in parts)
+
+
+if __name__ == "__main__":
+    cli.run(main)

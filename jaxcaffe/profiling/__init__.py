@@ -1,0 +1,1 @@
+"""What `python -m jaxcaffe.profile` measures, and how it tells."""

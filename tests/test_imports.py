@@ -1,0 +1,104 @@
+"""Holds the direction of imports between packages."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "jaxcaffe"
+
+BASE = {"errors", "spec"}
+MODEL = BASE | {"proto", "ops", "layers"}
+ALLOWED = {
+    "errors": set(),
+    "spec": {"proto"},  # for annotations only
+    "proto": BASE,
+    "ops": set(),
+    "layers": BASE | {"proto", "ops"},
+    "net": MODEL,
+    "solver": BASE | {"proto", "ops"},
+    "data": BASE | {"proto"},
+    "progress": set(),
+    "signals": set(),
+    "config": {"errors"},
+    "log": {"errors"},
+    "sharding": BASE,
+    "state": BASE,
+    "augment": BASE | {"proto"},
+    "prefetch": BASE,
+    "step": BASE | {"state"},
+    "checkpoint": BASE | {"state", "sharding", "log"},
+    "loop": BASE
+    | {"proto", "state", "step", "checkpoint", "log", "prefetch", "signals"},
+}
+ENTRIES = {
+    *("__init__", "__main__", "run", "train", "profile", "timing"),
+    *("classifier", "pretrained", "image_io", "profiling", "tools", "datasets"),
+}
+
+
+def unit_of(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_units(path: pathlib.Path) -> set[str]:
+    units = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "jaxcaffe" and len(parts) > 1:
+                units.add(parts[1])
+    return units
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if not p.name.endswith("_pb2.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_module_imports_only_what_lies_below_it(path):
+    unit = unit_of(path)
+    if unit in ENTRIES:
+        return
+    assert unit in ALLOWED, f"{unit} has no place in the order of imports"
+    assert imported_units(path) <= ALLOWED[unit] | {unit}
+
+
+def test_nothing_below_imports_an_entry():
+    for path in FILES:
+        if unit_of(path) in ALLOWED:
+            assert not imported_units(path) & (ENTRIES - {"__init__"})
+
+
+def test_layer_files_import_only_registry_and_fillers_of_their_own():
+    for path in (PACKAGE / "layers").glob("*.py"):
+        if path.name == "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith(
+                "jaxcaffe.layers"
+            ):
+                names = {
+                    *node.module.split(".")[2:],
+                    *(a.name for a in node.names if node.module == "jaxcaffe.layers"),
+                }
+                assert names <= {"registry", "fillers", "fill", "register"}, path
+
+
+def test_no_module_that_workers_load_imports_jax():
+    for path in (PACKAGE / "data").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+            assert not any(n.split(".")[0] in ("jax", "flax") for n in names), path

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -53,15 +54,7 @@ class Accuracy(nnx.Module):
     ) -> None:
         param = layer.accuracy_param
         scores, labels = bottom_shapes
-        axis = param.axis
-        if not -len(scores) <= axis < len(scores):
-            raise LayerError(
-                f"axis is {axis} for scores of shape {scores}",
-                f"{-len(scores)} to {len(scores) - 1}"
-                if scores
-                else "scores with axes",
-            )
-        axis %= len(scores)
+        axis = canonical_axis("axis", param.axis, scores)
         outer, classes = math.prod(scores[:axis]), scores[axis]
         inner = math.prod(scores[axis + 1 :])
         if math.prod(labels) != outer * inner:

@@ -11,6 +11,7 @@ import jax
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops.convolution import convolution
@@ -64,7 +65,7 @@ class Convolution(nnx.Module):
                     f"bottom {index} has shape {other}, bottom 0 {shape}",
                     "bottoms of one shape",
                 )
-        self.axis = _canonical_axis(param.axis, shape)
+        self.axis = canonical_axis("axis", param.axis, shape)
         channels, size = shape[self.axis], shape[self.axis + 1 :]
         kernel = _kernel(param, len(size))
         self.stride = _spatial(param, "stride", len(size), 1)
@@ -116,15 +117,6 @@ class Convolution(nnx.Module):
         if self.bias is not None:
             top += self.bias.get_value().reshape(-1, *[1] * len(self.stride))
         return top.reshape(*batch, *top.shape[1:])
-
-
-def _canonical_axis(axis: int, shape: Shape) -> int:
-    if not -len(shape) <= axis < len(shape):
-        raise LayerError(
-            f"axis is {axis}, the bottom has shape {shape}",
-            f"{-len(shape)} to {len(shape) - 1}",
-        )
-    return axis % len(shape)
 
 
 def _kernel(param: caffe_pb2.ConvolutionParameter, axes: int) -> tuple[int, ...]:

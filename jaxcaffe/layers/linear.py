@@ -14,6 +14,7 @@ from flax import nnx
 from jax import lax
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
@@ -54,7 +55,7 @@ class InnerProduct(nnx.Module):
     ) -> None:
         param = layer.inner_product_param
         shape = bottom_shapes[0]
-        self.axis = _canonical_axis(param.axis, shape)
+        self.axis = canonical_axis("axis", param.axis, shape)
         self.transpose = param.transpose
         num_output = param.num_output
         if num_output == 0:
@@ -203,7 +204,7 @@ def _broadcast_shape(
     """Returns the shape of the factor or summand and the axis where it starts."""
     shape = bottom_shapes[0]
     if len(bottom_shapes) == 1:
-        start = _canonical_axis(axis, shape)
+        start = canonical_axis("axis", axis, shape)
         if num_axes < -1:
             raise LayerError(
                 f"num_axes is {num_axes}", "0 or more, or -1 for all that follow axis"
@@ -218,7 +219,7 @@ def _broadcast_shape(
         return shape[start:end], start
     second = bottom_shapes[1]
     # A scalar fits everywhere, whatever axis says.
-    start = _canonical_axis(axis, shape) if second else 0
+    start = canonical_axis("axis", axis, shape) if second else 0
     if shape[start : start + len(second)] != second:
         raise LayerError(
             f"bottom 1 of shape {second} does not fit bottom 0 of shape {shape} from"
@@ -231,12 +232,3 @@ def _broadcast_shape(
 def _align(x: jax.Array, num_axes: int, axis: int) -> jax.Array:
     """Gives x axes of length 1 so that its first stands at `axis` of num_axes."""
     return x.reshape(*[1] * axis, *x.shape, *[1] * (num_axes - axis - x.ndim))
-
-
-def _canonical_axis(axis: int, shape: Shape) -> int:
-    if not -len(shape) <= axis < len(shape):
-        raise LayerError(
-            f"axis is {axis}, the bottom has shape {shape}",
-            f"{-len(shape)} to {len(shape) - 1}",
-        )
-    return axis % len(shape)

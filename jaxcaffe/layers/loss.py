@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -45,7 +46,7 @@ class Softmax(nnx.Module):
         phase: int,
         rngs: nnx.Rngs,
     ) -> None:
-        self.axis = _axis(layer.softmax_param.axis, bottom_shapes[0])
+        self.axis = canonical_axis("axis", layer.softmax_param.axis, bottom_shapes[0])
 
     def __call__(self, bottom: jax.Array) -> jax.Array:
         """Applies the layer to one bottom; see the class."""
@@ -95,7 +96,7 @@ class SoftmaxWithLoss(nnx.Module):
     ) -> None:
         scores, labels = bottom_shapes
         _check_batch(scores, labels)
-        self.axis = _axis(layer.softmax_param.axis, scores)
+        self.axis = canonical_axis("axis", layer.softmax_param.axis, scores)
         outer = math.prod(scores[: self.axis])
         inner = math.prod(scores[self.axis + 1 :])
         if math.prod(labels) != outer * inner:
@@ -336,15 +337,6 @@ def _normalization(param: caffe_pb2.LossParameter, default: int) -> int:
 
 def _ignore_label(param: caffe_pb2.LossParameter) -> int | None:
     return param.ignore_label if param.HasField("ignore_label") else None
-
-
-def _axis(axis: int, shape: Shape) -> int:
-    if not -len(shape) <= axis < len(shape):
-        raise LayerError(
-            f"axis is {axis} for a bottom of shape {shape}",
-            f"{-len(shape)} to {len(shape) - 1}" if shape else "a bottom with axes",
-        )
-    return axis % len(shape)
 
 
 def _check_batch(shape_0: Shape, shape_1: Shape) -> None:

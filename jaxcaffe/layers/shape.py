@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -50,7 +51,7 @@ class Concat(nnx.Module):
             _refuse_both(param.HasField("axis"), "concat_dim")
             self.axis = _legacy_axis("concat_dim", param.concat_dim, first)
         else:
-            self.axis = _axis("axis", param.axis, first)
+            self.axis = canonical_axis("axis", param.axis, first)
         for i, shape in enumerate(bottom_shapes):
             if _without(shape, self.axis) != _without(first, self.axis):
                 raise LayerError(
@@ -97,7 +98,7 @@ class Slice(nnx.Module):
             _refuse_both(param.HasField("axis"), "slice_dim")
             self.axis = _legacy_axis("slice_dim", param.slice_dim, shape)
         else:
-            self.axis = _axis("axis", param.axis, shape)
+            self.axis = canonical_axis("axis", param.axis, shape)
         length = shape[self.axis]
         self.slice_point = tuple(param.slice_point)
         if not self.slice_point:
@@ -180,8 +181,8 @@ class Flatten(nnx.Module):
     ) -> None:
         param = layer.flatten_param
         shape = bottom_shapes[0]
-        self.axis = _axis("axis", param.axis, shape)
-        self.end_axis = _axis("end_axis", param.end_axis, shape)
+        self.axis = canonical_axis("axis", param.axis, shape)
+        self.end_axis = canonical_axis("end_axis", param.end_axis, shape)
         if self.axis > self.end_axis + 1:
             raise LayerError(
                 f"axis {param.axis} lies behind end_axis {param.end_axis} of a bottom "
@@ -221,15 +222,6 @@ class Silence(nnx.Module):
     def __call__(self, *bottoms: jax.Array) -> tuple[jax.Array, ...]:
         """Applies the layer to its bottoms; see the class."""
         return ()
-
-
-def _axis(field: str, value: int, shape: Shape) -> int:
-    if not -len(shape) <= value < len(shape):
-        raise LayerError(
-            f"{field} is {value} for a bottom of shape {shape}",
-            f"{-len(shape)} to {len(shape) - 1}" if shape else "a bottom with axes",
-        )
-    return value % len(shape)
 
 
 def _legacy_axis(field: str, value: int, shape: Shape) -> int:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcaffe.profiling.timing import time_call
 from jaxcaffe.spec import Blobs, LayerCall, Net, Node, Params, Stats
@@ -144,5 +145,17 @@ def _make_backward(
     make_pull = jax.jit(lambda moving, fixed: jax.vjp(lambda m: run(m, fixed), moving))
     tops, pull = make_pull(moving, fixed)
     slopes = tuple(jnp.ones_like(top) for top in tops)
-    backward = jax.jit(lambda pull, slopes: pull(slopes))
-    return lambda: backward(pull, slopes)
+    leaves, tree = jax.tree.flatten(pull)
+    # Which platform's form of an operation runs is kept as a number too. It must be
+    # known to the compiler, or it makes a choice for run time, which runs slowly.
+    known = {
+        index: np.asarray(leaf)
+        for index, leaf in enumerate(leaves)
+        if leaf.ndim == 0 and jnp.issubdtype(leaf.dtype, jnp.integer)
+    }
+
+    def call_back(leaves: list[jax.Array], slopes: tuple[jax.Array, ...]) -> Any:
+        whole = [known.get(index, leaf) for index, leaf in enumerate(leaves)]
+        return jax.tree.unflatten(tree, whole)(slopes)
+
+    return functools.partial(jax.jit(call_back), leaves, slopes)

@@ -128,8 +128,8 @@ def _print_program(
     if times.fed is not None:
         share = max(0.0, 1 - times.resident / times.fed)
         _say(
-            f"  Waiting for data: {share:.1%} of that ({_digits(times.resident)} ms/step on "
-            "a batch already on the device)"
+            f"  Waiting for data: {share:.1%} of that "
+            f"({_digits(times.resident)} ms/step on a batch already on the device)"
         )
     seconds = times.resident / 1e3
     cost = compiled.cost

@@ -92,7 +92,7 @@ def test_accuracy_golden_case_matches_caffe(run_golden, golden_case):
         ("top_k: 0", [(2, 3), (2,)], "top_k is 0"),
         ("axis: 2", [(2, 3), (2,)], r"axis is 2 .*Accepted: -2 to 1"),
         ("", [(2, 3, 4, 4), (2,)], r"labels of shape \(2,\) do not fit .*32 labels"),
-        ("", [(), ()], "scores with axes"),
+        ("", [(), ()], "a bottom with axes"),
     ],
 )
 def test_accuracy_bad_settings_are_refused(make_layer, settings, shapes, message):

@@ -3,9 +3,9 @@ r"""Draws the curves of runs: training loss on the left, test accuracy on the ri
   python experiments/plot_curves.py OUT.png LABEL=RUN_DIR[,RUN_DIR...] ...
 
 One colour a label. Its runs differ in their seeds: the line is their mean, the band
-reaches from the lowest to the highest. A curve ends where the first of its runs does,
-with a cross if that run's loss was no finite number there. Prints each label's last
-test accuracy.
+reaches from the lowest to the highest. A curve ends where the first of its runs does;
+a cross marks an end that not all of them share, as when one run's loss was no finite
+number any more. Prints each label's last test accuracy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 from jaxcaffe.errors import ConfigError, describe
 from jaxcaffe.log import read_scalars
@@ -49,7 +51,7 @@ class Curve(NamedTuple):
 
     iterations: np.ndarray  # (K,) int
     values: np.ndarray  # (runs, K) float
-    broke: bool  # a run ended there with a value that is not finite
+    broke: bool  # a run ended there, and others went on or it was not finite
 
 
 def main(argv: Sequence[str]) -> int:
@@ -107,16 +109,16 @@ def collect(runs: Sequence[list[dict[str, float]]], name: str) -> Curve:
       runs: the rows of each.
       name: a field of the rows, such as "loss".
     """
-    series = [{row["iter"]: row[name] for row in rows if name in row} for rows in runs]
-    finite = [{i: v for i, v in one.items() if math.isfinite(v)} for one in series]
-    shared = sorted(set.intersection(*(set(one) for one in finite)))
+    # A net that broke still gets a test accuracy, beside a loss of NaN.
+    kept = [[r for r in rows if all(map(math.isfinite, r.values()))] for rows in runs]
+    series = [{row["iter"]: row[name] for row in rows if name in row} for rows in kept]
+    shared = sorted(set.intersection(*(set(one) for one in series)))
     last = shared[-1] if shared else -1
-    # A run that broke has a test of NaN, or reached less than its companions.
-    broke = finite != series or any(max(one, default=-1) > last for one in finite)
     return Curve(
         iterations=np.array(shared, int),
-        values=np.array([[one[i] for i in shared] for one in finite], float),
-        broke=broke,
+        values=np.array([[one[i] for i in shared] for one in series], float),
+        broke=any(max(one, default=-1) > last for one in series)
+        or any(len(some) < len(rows) for some, rows in zip(kept, runs, strict=True)),
     )
 
 
@@ -136,7 +138,8 @@ def draw(
     """
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False})
     plt.rcParams.update({"axes.spines.right": False, "axes.axisbelow": True})
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.7), layout="constrained")
+    figure = plt.figure(figsize=(9, 3.7), layout=ConstrainedLayoutEngine(wspace=0.05))
+    left, right = figure.subplots(1, 2)
     for label, colour in zip(losses, COLOURS, strict=False):
         _draw_curve(left, losses[label], colour, label)
         accuracy = accuracies[label]
@@ -154,17 +157,24 @@ def draw(
         axes.margins(x=0.02)
         axes.grid(color="0.9", linewidth=0.8)
         axes.tick_params(color="0.6")
+    # Two rows from five labels on, so that labels given in pairs stand in pairs.
+    columns = len(losses) if len(losses) < 5 else math.ceil(len(losses) / 2)
     figure.legend(
         loc="outside upper center",
-        ncols=min(len(losses), 4),
+        ncols=columns,
         frameon=False,
         title=title or None,
         title_fontproperties={"weight": "bold", "size": 10},
     )
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=120)
     plt.close(figure)
-    return buffer.getvalue()
+    # A palette draws the same lines in a third of the bytes.
+    small = io.BytesIO()
+    picture = Image.open(buffer).convert("RGB")
+    palette = picture.quantize(256, kmeans=8, dither=Image.Dither.NONE)
+    palette.save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def _draw_curve(axes: Axes, curve: Curve, colour: str, label: str = "") -> None:
@@ -191,7 +201,7 @@ def describe_end(curve: Curve) -> str:
     return (
         f"{last.mean():.2f} % ({last.min():.2f} to {last.max():.2f}, "
         f"{len(last)} runs) at iteration {curve.iterations[-1]}"
-        + (", where a run broke off" if curve.broke else "")
+        + (", where the first run ended" if curve.broke else "")
     )
 
 

@@ -199,7 +199,7 @@ class Classifier:
             try:
                 net = translate.build_net(self._graph, {self.input: struct})
             except PrototxtError:
-                # A Reshape, for instance, may fix the batch size of the file.
+                # A DummyData layer, for instance, may fix the file's batch size.
                 return self._run_for(self._batch_size)
 
         def run(params: Params, stats: Stats, data: jax.Array) -> jax.Array:

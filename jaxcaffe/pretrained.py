@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from jaxcaffe import errors
 from jaxcaffe.net.params import is_owner
@@ -72,8 +73,10 @@ def read_snapshot_weights(path: str) -> Trees:
             errors.describe(path, "the folder is not a snapshot", _ACCEPTED)
         )
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            tree = checkpointer.metadata(folder).item_metadata.tree
+        handler = ocp.PyTreeCheckpointHandler()
+        with ocp.Checkpointer(handler) as checkpointer:
+            # Asked of the handler: the checkpointer would warn of a file of its own.
+            tree = handler.metadata(epath.Path(folder)).tree
             wanted = {
                 part: jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),

@@ -34,7 +34,8 @@ Times each layer forward and backward, then the step that training really runs.
 CONFIG is a config.py or a solver prototxt, and runs on its own data; any field of it
 may be given as --config.FIELD=VALUE. NET is a net's prototxt, and runs on random
 numbers; --shape gives a record's channels, rows and columns, so that the data need not
-be there. Nothing is trained and nothing is written, but for --trace."""
+be there. Nothing is kept of what is trained. Only --trace writes, and a config's
+prepare, which makes its data set if that is missing."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,9 +53,9 @@ def main(argv: Sequence[str]) -> int:
     parser.flag("shape", "", "of a NET: C,H,W of one record, in place of its data")
     parser.flag(
         "precision",
-        "",
-        "parity or fast; by default as the config says, and parity for a NET",
-        choices=("", "parity", "fast"),
+        "config",
+        "as the config says, which for a NET is parity, or one of these",
+        choices=("config", "parity", "fast"),
     )
     flags = parser.parse(argv)
     if flags.iterations < 1:
@@ -86,7 +87,7 @@ def _open_net(
                 "a config.py or a solver prototxt, or no --config flags",
             )
         )
-    precision = flags.precision or "parity"
+    precision = "parity" if flags.precision == "config" else flags.precision
     runs.set_precision(precision)
     shape = _parse_shape(flags.shape)
     return open_net(flags.config_or_net, phase, shape, precision)
@@ -104,7 +105,7 @@ def _open_config(
             )
         )
     config = load_config(flags.config_or_net, overrides)
-    if flags.precision:
+    if flags.precision != "config":
         with config.unlocked():
             config.precision = flags.precision
     if config.prepare:

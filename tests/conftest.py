@@ -13,12 +13,14 @@ import pytest
 from jaxcaffe.proto import binary, caffe_pb2
 
 # Most of the suite's time is compilation, and many tests compile the same programs,
-# some of them in processes of their own.
-_cache = tempfile.mkdtemp(prefix="jaxcaffe-compiled-")
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# some of them in processes of their own; all of them, pytest's workers included, share
+# one cache for the time of the run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = tempfile.mkdtemp(prefix="jaxcaffe-compiled-")
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 NET = """
 name: "small"

@@ -133,20 +133,20 @@ def test_predict_leaves_the_images_as_they_are(tiny):
     np.testing.assert_array_equal(inputs[0], before)
 
 
-def test_batch_size_that_a_reshape_fixes_is_kept(tmp_path, tiny):
-    _, weights, _ = tiny
-    reshape = """
+def test_batch_size_that_another_layer_fixes_is_kept(tmp_path, tiny):
+    added = """
     layer {
-      name: "fix" type: "Reshape" bottom: "data" top: "fixed"
-      reshape_param { shape { dim: 8 dim: 90 } }
+      name: "zero" type: "DummyData" top: "zero"
+      dummy_data_param { shape { dim: 8 dim: 3 dim: 6 dim: 5 } }
     }
+    layer { name: "add" type: "Eltwise" bottom: "data" bottom: "zero" top: "sum" }
     """
-    fixed = NET.replace('bottom: "data"', 'bottom: "fixed"')
+    fixed = NET.replace('bottom: "data"', 'bottom: "sum"')
     first = fixed.index('layer {\n  name: "ip"')
-    model = write_net(tmp_path, fixed[:first] + reshape + fixed[first:], "fixed.txt")
+    model = write_net(tmp_path, fixed[:first] + added + fixed[first:], "fixed.txt")
     inputs = images((6, 5), (6, 5), (6, 5))
-    plain = Classifier(tiny[0], weights).predict(inputs, oversample=False)
-    scores = Classifier(model, weights).predict(inputs, oversample=False)
+    plain = Classifier(tiny[0], tiny[1]).predict(inputs, oversample=False)
+    scores = Classifier(model, tiny[1]).predict(inputs, oversample=False)
     np.testing.assert_allclose(scores, plain, atol=TOLERANCE)
 
 
@@ -297,7 +297,7 @@ def test_several_outputs_must_be_told_apart(tmp_path, tiny):
     assert Classifier(model, tiny[1]).output == "prob"
     assert Classifier(model, tiny[1], output="twice").output == "twice"
     model = write_net(tmp_path, more.replace('"prob"', '"other"'), "others.txt")
-    with pytest.raises(errors.ConfigError, match="2 outputs: other, twice.*--output"):
+    with pytest.raises(errors.ConfigError, match=r"2 outputs: other, twice.*--output"):
         Classifier(model, tiny[1])
 
 
@@ -324,7 +324,7 @@ def test_weights_of_another_net_are_refused(tmp_path, tiny):
     shape = write_weights(tmp_path, {"ip": [np.ones((4, 9)), np.ones(4)]}, "s.model")
     with pytest.raises(errors.SnapshotError, match=r"\(4, 9\) in the file"):
         Classifier(model, shape)
-    with pytest.raises(errors.SnapshotError, match="none.model: no such file"):
+    with pytest.raises(errors.SnapshotError, match=r"none.model: no such file"):
         Classifier(model, str(tmp_path / "none.model"))
 
 

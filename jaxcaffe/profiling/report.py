@@ -60,7 +60,10 @@ def print_profile(subject: Subject, iterations: int, trace: str = "") -> None:
         _print_program(subject, program, compiled, times, peak)
         if trace and index == 0:
             count = min(iterations, _TRACED_STEPS)
-            with jax.profiler.trace(trace):
+            options = jax.profiler.ProfileOptions()
+            # Python's own calls would slow the step and fill the trace.
+            options.python_tracer_level = 0
+            with jax.profiler.trace(trace, profiler_options=options):
                 run_program(program, compiled.call, arguments, count, fed=True)
             _say(f"  Trace of {count} call(s): {trace}")
     if "caffenet" in subject.net.graph.name.lower():

@@ -8,6 +8,8 @@ bit-identical.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import importlib.metadata
 import os
 import platform
 import re
@@ -16,14 +18,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxcaffe import errors
 from jaxcaffe.log import logger
-from jaxcaffe.state import TrainState
+from jaxcaffe.state import TrainState, fit_window
 
 Positions = Mapping[str, Mapping[str, int]]
 """Net ("train", "test0") -> data layer -> records that the steps have consumed."""
+
+
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+"""The XLA flag under which a GPU sums in a fixed order."""
 
 
 class BrokenSnapshotError(errors.SnapshotError):
@@ -65,8 +72,42 @@ def open_snapshots(folder: str, keep: int) -> ocp.CheckpointManager:
     )
 
 
+@contextlib.contextmanager
+def hold_workdir(workdir: str) -> Iterator[None]:
+    """Keeps other runs out of a workdir while this one uses it.
+
+    Raises:
+      ConfigError: another run uses it, or it cannot be made.
+    """
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        lock = open(os.path.join(workdir, ".lock"), "w")  # noqa: SIM115
+    except OSError as error:
+        raise errors.ConfigError(
+            errors.describe(
+                workdir,
+                f"cannot be used as workdir ({error.strerror})",
+                "a folder that can be made and written",
+            )
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.ConfigError(
+                errors.describe(
+                    workdir,
+                    "another run uses this workdir",
+                    "another --config.workdir, or the end of that run",
+                )
+            ) from None
+        except OSError:
+            pass  # Some network file systems cannot lock; nothing else depends on it.
+        yield
+
+
 def save(
-    manager: ocp.CheckpointManager, state: TrainState, positions: Positions, seed: int
+    manager: ocp.CheckpointManager, state: TrainState, note: Mapping[str, Any]
 ) -> str:
     """Starts writing a snapshot of `state`; returns its path at once.
 
@@ -74,27 +115,56 @@ def save(
     step. A snapshot is complete, and visible, after `wait`, or when a later save of
     the same manager has returned.
 
+    Args:
+      manager: from `open_snapshots`.
+      state: to be kept.
+      note: "positions" (see Positions), "seed" and whatever describes the run, as
+        JSON has it.
+
     Raises:
       SnapshotError: the disk is full, or an earlier snapshot could not be written.
     """
-    step = int(state.iter)
-    devices = len(state.iter.sharding.device_set)
-    if step in manager.all_steps():
-        # The run came back to an iteration whose snapshot it started from.
-        return os.path.join(os.fspath(manager.directory), str(step))
-    note = {"positions": positions, "seed": seed, "environment": environment(devices)}
+    iteration = int(state.iter)
+    path = os.path.join(os.fspath(manager.directory), str(iteration))
+    if iteration in manager.all_steps():
+        # The run stands where the snapshot was taken that it started from.
+        return path
     try:
         manager.save(
-            step,
+            iteration,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state._asdict()),
-                note=ocp.args.JsonSave(note),
+                note=ocp.args.JsonSave(dict(note)),
             ),
             force=True,
         )
     except Exception as error:
         raise _write_error(manager, error) from error
-    return os.path.join(os.fspath(manager.directory), str(step))
+    return path
+
+
+def find_non_finite(state: TrainState) -> str | None:
+    """Returns the name of a learned blob or statistic that is not finite, or None."""
+    for tree in (state.params, state.stats):
+        verdicts = jax.device_get(_all_finite(tree))
+        for layer, blobs in verdicts.items():
+            for blob, finite in blobs.items():
+                if not finite:
+                    return f'blob "{blob}" of layer "{layer}"'
+    return None
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree)
+
+
+def check(manager: ocp.CheckpointManager) -> None:
+    """Raises SnapshotError if a snapshot under way has failed; waits for none."""
+    try:
+        manager.check_for_errors()
+    except Exception as error:
+        raise _write_error(manager, error) from error
 
 
 def wait(manager: ocp.CheckpointManager) -> None:
@@ -117,24 +187,8 @@ def steps(folder: str) -> list[int]:
     return sorted(ocp.utils.checkpoint_steps(folder))
 
 
-def latest(folder: str) -> str:
-    """Returns the path of the newest snapshot in `folder`.
-
-    Raises:
-      SnapshotError: there is none.
-    """
-    present = steps(folder)
-    if not present:
-        raise errors.SnapshotError(
-            errors.describe(
-                folder, "holds no snapshot to resume from", "a run that has taken one"
-            )
-        )
-    return os.path.join(folder, str(present[-1]))
-
-
 def read_note(path: str) -> dict[str, Any]:
-    """Reads a snapshot's note: "positions", "seed", "environment".
+    """Reads a snapshot's note: "positions", "seed", "environment" and more.
 
     Raises:
       SnapshotError: no snapshot there, or no readable note in it.
@@ -142,6 +196,25 @@ def read_note(path: str) -> dict[str, Any]:
     with _reading(path) as (manager, step):
         args = ocp.args.Composite(note=ocp.args.JsonRestore())
         return manager.restore(step, args=args)["note"]
+
+
+def read_newest_note(folder: str) -> dict[str, Any]:
+    """Reads the note of the newest snapshot whose note is whole.
+
+    Raises:
+      SnapshotError: there is no snapshot, or no whole note.
+    """
+    problem = errors.SnapshotError(
+        errors.describe(
+            folder, "holds no snapshot to resume from", "a run that has taken one"
+        )
+    )
+    for step in reversed(steps(folder)):
+        try:
+            return read_note(os.path.join(folder, str(step)))
+        except BrokenSnapshotError as error:
+            problem = error
+    raise problem
 
 
 def restore(
@@ -162,10 +235,12 @@ def restore(
     """
     with _reading(path) as (manager, step):
         held = _leaves(manager.item_metadata(step)["state"].tree)
-        _check_same_net(path, held, _leaves(like._asdict()))
+        # The loss window may have another length; it is refitted by whoever asked.
+        ring = jax.ShapeDtypeStruct(held.get("losses", ()), like.losses.dtype)
+        wanted = {**like._asdict(), "losses": ring}
+        _check_same_net(path, held, _leaves(wanted))
         abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings),
-            like._asdict(),
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings), wanted
         )
         restored = manager.restore(
             step,
@@ -174,7 +249,8 @@ def restore(
                 note=ocp.args.JsonRestore(),
             ),
         )
-    return TrainState(**restored["state"]), restored["note"]
+    state = fit_window(TrainState(**restored["state"]), like.losses.shape[0])
+    return state, restored["note"]
 
 
 def restore_latest(
@@ -189,18 +265,28 @@ def restore_latest(
       What `restore` returns, and the path that was read.
 
     Raises:
-      SnapshotError: no snapshot, none whole, or the newest is of another net.
+      SnapshotError: no snapshot, none whole, or the newest whole one is of another
+        net or cannot be read for a passing reason. Nothing is renamed then.
     """
+    broken: list[tuple[str, BrokenSnapshotError]] = []
     for step in reversed(steps(folder)):
         path = os.path.join(folder, str(step))
         try:
-            return *restore(path, like, shardings), path
+            state, note = restore(path, like, shardings)
         except BrokenSnapshotError as error:
-            os.rename(path, _free_name(f"{path}.broken"))
-            logger.warning("%s Set aside as %s.broken", error, path)
+            broken.append((path, error))
+            continue
+        # Only now: had nothing been readable, the fault might not be the snapshots'.
+        for bad, problem in broken:
+            aside = _free_name(f"{bad}.broken")
+            os.rename(bad, aside)
+            logger.warning("%s Set aside as %s.", problem, aside)
+        return state, note, path
+    if broken:
+        raise broken[0][1]
     raise errors.SnapshotError(
         errors.describe(
-            folder, "holds no whole snapshot", "a run that has taken a snapshot"
+            folder, "holds no snapshot to resume from", "a run that has taken one"
         )
     )
 
@@ -212,10 +298,10 @@ def environment(devices: int) -> dict[str, Any]:
       devices: how many devices the run uses.
     """
     device = jax.devices()[0]
+    packages = ("jax", "jaxlib", "flax", "grain", "numpy", "opencv-python-headless")
     return {
         "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxlib": jax.lib.__version__,
+        **{name: importlib.metadata.version(name) for name in packages},
         "device": device.device_kind,
         "platform": device.platform,
         "devices": devices,
@@ -223,6 +309,7 @@ def environment(devices: int) -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "matmul_precision": str(jax.config.values["jax_default_matmul_precision"]),
+        "deterministic": DETERMINISTIC in os.environ.get("XLA_FLAGS", ""),
     }
 
 
@@ -259,15 +346,24 @@ def _reading(path: str) -> Iterator[tuple[ocp.CheckpointManager, int]]:
     except errors.CaffeError:
         raise
     except Exception as error:
-        raise BrokenSnapshotError(
+        kind = BrokenSnapshotError if _is_damage(error) else errors.SnapshotError
+        raise kind(
             errors.describe(
                 path,
-                f"the snapshot is broken ({_first_line(error)})",
+                f"the snapshot cannot be read ({_first_line(error)})",
                 "another snapshot of the run",
             )
         ) from error
     finally:
         manager.close()
+
+
+def _is_damage(error: Exception) -> bool:
+    """Tells files that are cut, missing or garbled from memory or disks that fail."""
+    if any(code in str(error) for code in ("RESOURCE_EXHAUSTED", "UNAVAILABLE")):
+        return False
+    missing = (FileNotFoundError, NotADirectoryError)
+    return isinstance(error, (*missing, ValueError, KeyError, AttributeError))
 
 
 def _leaves(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -91,6 +91,9 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
     Returns:
       The other arguments, and `field=value` for each override, in order.
+
+    Raises:
+      ConfigError: a field is followed by another flag.
     """
     rest, overrides = [], []
     remaining = iter(argv)
@@ -101,6 +104,10 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         override = name.removeprefix("config.")
         value = None if "=" in override else next(remaining, None)
+        if value is not None and value.startswith("--"):
+            raise errors.ConfigError(
+                errors.describe(argument, "has no value", f"{argument}=VALUE")
+            )
         overrides.append(override if value is None else f"{override}={value}")
     return rest, overrides
 
@@ -141,6 +148,14 @@ def _import_config(path: str) -> ml_collections.ConfigDict:
                 )
             )
         config = module.get_config()
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise errors.ConfigError(
+                errors.describe(
+                    path,
+                    f"get_config() returns {type(config).__name__}",
+                    "an ml_collections.ConfigDict, as from default_config()",
+                )
+            )
     except errors.CaffeError:
         raise
     except SyntaxError as error:
@@ -161,7 +176,7 @@ def _import_config(path: str) -> ml_collections.ConfigDict:
 def _line_in(path: str, error: Exception) -> str:
     line, trace = "", error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == path:
+        if os.path.abspath(trace.tb_frame.f_code.co_filename) == os.path.abspath(path):
             line = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return line

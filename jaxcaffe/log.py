@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 import time
+import traceback
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,37 +39,64 @@ class GlogFormatter(logging.Formatter):
 
 @contextlib.contextmanager
 def logging_to(path: str | None) -> Iterator[None]:
-    """Sends the project's log to stderr, and appends it to `path` if given."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if path is not None:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        handlers.append(logging.FileHandler(path))
-    for handler in handlers:
-        handler.setFormatter(GlogFormatter())
-        logger.addHandler(handler)
+    """Sends the project's log to stderr, or appends it to the file `path`, as well.
+
+    Args:
+      path: a file in a folder that exists; None for stderr.
+
+    Raises:
+      ConfigError: the file cannot be written.
+    """
+    handler: logging.Handler
+    if path is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
+        try:
+            handler = logging.FileHandler(path)
+        except OSError as error:
+            raise errors.ConfigError(
+                errors.describe(path, f"cannot be written ({error.strerror})")
+            ) from error
+    handler.setFormatter(GlogFormatter())
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
         yield
     finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-            with contextlib.suppress(OSError):
-                handler.close()
+        logger.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 def quieten_libraries() -> None:
     """Keeps other packages' logs off the terminal; a command line calls this once.
 
-    What goes wrong inside them reaches the user as one error of ours; their threads
-    would print tracebacks beside it.
+    When a snapshot fails, Orbax reports it to us and the user reads one error; its
+    threads and coroutines would print tracebacks beside it.
     """
     for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    threading.excepthook = lambda arguments: None
-    sys.unraisablehook = lambda arguments: None
+    print_thread, print_unraisable = threading.excepthook, sys.unraisablehook
+
+    def skip_orbax_thread(arguments: threading.ExceptHookArgs) -> None:
+        if not _is_orbax(arguments.exc_traceback):
+            print_thread(arguments)
+
+    def skip_orbax_coroutine(arguments: sys.UnraisableHookArgs) -> None:
+        if not _is_orbax(arguments.exc_traceback):
+            print_unraisable(arguments)
+
+    threading.excepthook = skip_orbax_thread
+    sys.unraisablehook = skip_orbax_coroutine
     # A full disk shows when a snapshot or the curves cannot be written.
     logging.raiseExceptions = False
+
+
+def _is_orbax(trace: types.TracebackType | None) -> bool:
+    # Nothing else here runs an asyncio loop.
+    frames = traceback.extract_tb(trace)
+    return any("orbax" in f.filename or "asyncio" in f.filename for f in frames)
 
 
 def iteration_line(
@@ -148,12 +177,30 @@ def read_scalars(path: str) -> list[dict[str, Any]]:
     return rows
 
 
-def drop_scalars_from(path: str, iteration: int) -> None:
-    """Removes rows at or after `iteration`: a resumed run writes them anew."""
+def start_scalars(path: str, iteration: int) -> None:
+    """Makes `path` ready for a run that starts at `iteration`.
+
+    A run from iteration 0 moves the curves of an earlier one aside, to the first free
+    of PATH.1, PATH.2 and so on. A resumed run loses the rows that it writes anew.
+
+    Raises:
+      SnapshotError: the curves cannot be read or written.
+    """
     if not os.path.exists(path):
         return
-    rows = [row for row in read_scalars(path) if row["iter"] < iteration]
-    part = f"{path}.part"
-    with open(part, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    os.replace(part, path)
+    try:
+        if iteration == 0:
+            number = 1
+            while os.path.exists(f"{path}.{number}"):
+                number += 1
+            os.rename(path, f"{path}.{number}")
+            return
+        rows = [row for row in read_scalars(path) if row["iter"] < iteration]
+        part = f"{path}.part"
+        with open(part, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        os.replace(part, path)
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.SnapshotError(
+            errors.describe(path, f"cannot be continued ({error})", "a file of curves")
+        ) from error

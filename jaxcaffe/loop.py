@@ -11,20 +11,24 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 
-from jaxcaffe import checkpoint, errors, log, step
+from jaxcaffe import checkpoint, errors, log
 from jaxcaffe.log import logger
 from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.signals import Requests
 from jaxcaffe.spec import Blobs, Net, Params, Stats
-from jaxcaffe.state import TrainState, smoothed_loss
+from jaxcaffe.state import TrainState
+from jaxcaffe.step import StepReport
 
 Outputs = Mapping[str, np.ndarray]
 
 NOTHING_ASKED = Requests(snapshot=False, stop=False)
+
+# A step's verdict on its loss is looked at this many iterations later, when it is long
+# known, so that looking costs the devices no pause.
+_LOOK_BACK = 50
 
 
 class TestJob(NamedTuple):
@@ -32,6 +36,7 @@ class TestJob(NamedTuple):
 
     net: Net
     eval_step: Callable[[Params, Stats, Blobs, Blobs, jax.Array], Blobs]
+    zero_sums: Callable[[], Blobs]
     own: tuple[Params, Stats]  # weights of layers that the train net lacks
     feed: DeviceFeed
     test_iter: int
@@ -43,13 +48,12 @@ class TrainJob(NamedTuple):
     solver: caffe_pb2.SolverParameter
     max_iter: int
     net: Net
-    train_step: Callable[[TrainState, Blobs], tuple[TrainState, Blobs]]
+    train_step: Callable[[TrainState, Blobs], tuple[TrainState, StepReport]]
     loss_step: Callable[[TrainState, Blobs], jax.Array]
-    schedule: optax.Schedule
     feed: DeviceFeed
     tests: tuple[TestJob, ...]
     snapshots: ocp.CheckpointManager
-    seed: int
+    note: Mapping[str, object]  # what every snapshot says about the run
     scalars: str  # path of the .jsonl file that curves go to
     # (state of a bad iteration, positions now, iteration now) -> the layer to blame
     blame: Callable[[TrainState, Mapping[str, int], int], str]
@@ -72,7 +76,8 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
       poll: from signals.watch_signals.
 
     Raises:
-      NonFiniteError: a loss was not finite; the last good state was snapshotted.
+      NonFiniteError: a loss or a weight is not a finite number.
+      DataError: a record cannot be used; a snapshot was taken before.
       SnapshotError: a snapshot could not be written.
     """
     solver = job.solver
@@ -80,6 +85,8 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
     scores: tuple[Outputs, ...] = ()
     saved = -1  # iteration of the last snapshot
     stopped = False
+    cursors = None  # where the tests' records stood before a test that was cut short
+    earlier: StepReport | None = None
     logger.info("Solving %s", job.net.graph.name)
     logger.info("Learning Rate Policy: %s", solver.lr_policy)
     shown_at, shown_iteration = time.perf_counter(), iteration
@@ -89,31 +96,46 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
             iteration > 0 or solver.test_initialization
         ):
             _check_finite(job, state, iteration)
+            cursors = _test_positions(job)
             found, asked = test_all(job, state, iteration, poll)
             scores = found or scores
             if asked.snapshot and not asked.stop:
-                saved = _snapshot(job, state)
+                saved = _snapshot(job, state, iteration, cursors)
             if asked.stop:
                 stopped = True
                 break
-        state, outputs = job.train_step(state, next(job.feed))
+        try:
+            batch = next(job.feed)
+        except errors.DataError:
+            if saved != iteration and iteration > 0:
+                _snapshot(job, state, iteration, _test_positions(job))
+            checkpoint.wait(job.snapshots)
+            raise
+        state, report = job.train_step(state, batch)
         if _due(iteration, solver.display):
-            _check_finite(job, state, iteration + 1)
             now = time.perf_counter()
-            _display(job, state, outputs, iteration, now - shown_at, shown_iteration)
+            shown = jax.device_get(report)
+            if not shown.finite:
+                _check_finite(job, state, iteration + 1)
+            _display(job, shown, iteration, now - shown_at, shown_iteration)
             shown_at, shown_iteration = now, iteration
+            checkpoint.check(job.snapshots)
         iteration += 1
+        if _due(iteration, _LOOK_BACK):
+            if earlier is not None and not bool(earlier.finite):
+                _check_finite(job, state, iteration)
+            earlier = report
         asked = poll()
+        cursors = None
         if _due(iteration, solver.snapshot) or (asked.snapshot and not asked.stop):
-            _check_finite(job, state, iteration)
-            saved = _snapshot(job, state)
+            saved = _snapshot(job, state, iteration, _test_positions(job))
         if asked.stop:
             stopped = True
             break
 
     _check_finite(job, state, iteration)
     if solver.snapshot_after_train and saved != iteration:
-        _snapshot(job, state)
+        _snapshot(job, state, iteration, cursors or _test_positions(job))
     if stopped:
         logger.info("Optimization stopped early.")
     else:
@@ -158,20 +180,10 @@ def test_all(
             logger.info("%s", line)
         for line in log.score_lines(means):
             logger.info("%s", line)
-        flat = {f"test{index}/{n}": _plain(v) for n, v in means.items()}
+        flat = {f"test{index}/{name}": v.tolist() for name, v in means.items()}
         log.write_scalars(job.scalars, iteration, **flat)
         scores.append(means)
     return tuple(scores), asked
-
-
-def loss_weights(net: Net) -> dict[str, float]:
-    """Returns the loss weight of each blob that counts towards the loss."""
-    return {
-        top: weight
-        for node in net.graph.nodes
-        for top, weight in zip(node.tops, node.loss_weights, strict=True)
-        if weight
-    }
 
 
 def run_test(
@@ -203,7 +215,7 @@ def run_test(
         {**own, **shared}
         for own, shared in zip(test.own, (state.params, state.stats), strict=True)
     )
-    sums = step.zero_sums(test.net)
+    sums = test.zero_sums()
     for number in range(test.test_iter):
         now = poll()
         asked = Requests(asked.snapshot or now.snapshot, asked.stop or now.stop)
@@ -216,36 +228,63 @@ def run_test(
     return jax.device_get(sums), asked
 
 
+def loss_weights(net: Net) -> dict[str, float]:
+    """Returns the loss weight of each blob that counts towards the loss."""
+    return {
+        top: weight
+        for node in net.graph.nodes
+        for top, weight in zip(node.tops, node.loss_weights, strict=True)
+        if weight
+    }
+
+
 def _display(
     job: TrainJob,
-    state: TrainState,
-    outputs: Blobs,
+    shown: StepReport,
     iteration: int,
     seconds: float,
     shown_iteration: int,
 ) -> None:
-    values: Outputs
-    loss, values, rate = jax.device_get(
-        (smoothed_loss(state), outputs, job.schedule(iteration))
-    )
     done = iteration - shown_iteration
     speed = done / seconds if seconds > 0 else 0.0
+    loss, rate = float(shown.loss), float(shown.rate)
     line = log.iteration_line(iteration, speed, seconds, job.solver.display, loss)
     logger.info("%s", line)
-    for line in log.output_lines("Train", values, loss_weights(job.net)):
+    outputs: Outputs = {name: np.asarray(v) for name, v in shown.outputs.items()}
+    for line in log.output_lines("Train", outputs, loss_weights(job.net)):
         logger.info("%s", line)
     logger.info("Iteration %d, lr = %g", iteration, rate)
-    flat = {f"train/{name}": _plain(value) for name, value in values.items()}
-    log.write_scalars(job.scalars, iteration, loss=float(loss), lr=float(rate), **flat)
+    flat = {f"train/{name}": value.tolist() for name, value in outputs.items()}
+    log.write_scalars(job.scalars, iteration, loss=loss, lr=rate, **flat)
 
 
-def _snapshot(job: TrainJob, state: TrainState) -> int:
-    positions = {"train": job.feed.positions}
-    for index, test in enumerate(job.tests):
-        positions[f"test{index}"] = test.feed.positions
-    path = checkpoint.save(job.snapshots, state, positions, job.seed)
+def _test_positions(job: TrainJob) -> dict[str, Mapping[str, int]]:
+    return {f"test{index}": test.feed.positions for index, test in enumerate(job.tests)}
+
+
+def _snapshot(
+    job: TrainJob,
+    state: TrainState,
+    iteration: int,
+    cursors: Mapping[str, Mapping[str, int]],
+) -> int:
+    """Starts a snapshot, of a state whose every weight is a finite number."""
+    _check_finite(job, state, iteration)
+    bad = checkpoint.find_non_finite(state)
+    if bad is not None:
+        checkpoint.wait(job.snapshots)
+        raise errors.NonFiniteError(
+            errors.describe(
+                f"iteration {iteration}",
+                f"{bad} holds values that are not finite numbers, though no loss did; "
+                "no snapshot of them was taken",
+                "a smaller base_lr, clip_gradients, or a look at the layers before it",
+            )
+        )
+    positions = {"train": job.feed.positions, **cursors}
+    path = checkpoint.save(job.snapshots, state, {**job.note, "positions": positions})
     logger.info("Snapshotting to %s", path)
-    return int(state.iter)
+    return iteration
 
 
 def _check_finite(job: TrainJob, state: TrainState, iteration: int) -> None:
@@ -265,7 +304,3 @@ def _check_finite(job: TrainJob, state: TrainState, iteration: int) -> None:
 
 def _due(iteration: int, interval: int) -> bool:
     return interval > 0 and iteration % interval == 0
-
-
-def _plain(value: np.ndarray) -> float | list[float]:
-    return value.tolist()

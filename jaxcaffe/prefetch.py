@@ -2,7 +2,7 @@
 
 The copy of batch k + 1 runs while the devices work on batch k. Positions count the
 batches handed to the step, never those under way, so a snapshot may be taken at any
-time.
+time. A record that cannot be read is an error when its batch's turn comes, not before.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from jaxcaffe.errors import CaffeError
 from jaxcaffe.spec import Blobs
 
 HostBatch = Mapping[str, np.ndarray]
@@ -60,7 +61,7 @@ class DeviceFeed:
         self._put = put
         self._group = group
         self._depth = depth
-        self._ahead: deque[tuple[Blobs, dict[str, int]]] = deque()
+        self._ahead: deque[tuple[Blobs, dict[str, int]] | CaffeError] = deque()
 
     def __iter__(self) -> Iterator[Blobs]:
         """Returns itself."""
@@ -68,9 +69,12 @@ class DeviceFeed:
 
     def __next__(self) -> Blobs:
         """Returns the next device batch and starts the copy of a later one."""
-        while len(self._ahead) <= self._depth:
-            self._fetch()
-        batch, self.positions = self._ahead.popleft()
+        while len(self._ahead) <= self._depth and not self._has_failed():
+            self._ahead.append(self._fetch())
+        ready = self._ahead.popleft()
+        if isinstance(ready, CaffeError):
+            raise ready
+        batch, self.positions = ready
         return batch
 
     def close(self) -> None:
@@ -78,12 +82,18 @@ class DeviceFeed:
         self._ahead.clear()
         self._reader.close()
 
-    def _fetch(self) -> None:
+    def _has_failed(self) -> bool:
+        return bool(self._ahead) and isinstance(self._ahead[-1], CaffeError)
+
+    def _fetch(self) -> tuple[Blobs, dict[str, int]] | CaffeError:
         begin = time.perf_counter()
-        parts = [next(self._reader) for _ in range(self._group)]
+        try:
+            parts = [next(self._reader) for _ in range(self._group)]
+        except CaffeError as error:
+            return error
         self.waited += time.perf_counter() - begin
         if self._group == 1:
             batch = parts[0]
         else:
             batch = {name: np.stack([p[name] for p in parts]) for name in parts[0]}
-        self._ahead.append((self._put(batch), dict(self._reader.positions)))
+        return self._put(batch), dict(self._reader.positions)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from jaxcaffe import errors, log
 from jaxcaffe import run as runs
 from jaxcaffe.config import load_config, split_overrides
+from jaxcaffe.datasets.prepare import prepare
 from jaxcaffe.profiling import report
 from jaxcaffe.profiling.from_config import open_config
 from jaxcaffe.profiling.from_net import open_net
@@ -21,7 +22,6 @@ from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.files import read_bytes
 from jaxcaffe.proto.scan import scan
 from jaxcaffe.tools import cli
-from jaxcaffe.train import PREPARE
 
 DESCRIPTION = """\
 Times each layer forward and backward, then the step that training really runs.
@@ -108,8 +108,7 @@ def _open_config(
     if flags.precision != "config":
         with config.unlocked():
             config.precision = flags.precision
-    if config.prepare:
-        PREPARE[config.prepare]()
+    prepare(config.prepare)
     return open_config(config, flags.config_or_net, phase)
 
 

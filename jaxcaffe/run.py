@@ -6,6 +6,7 @@ together.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,10 @@ import jax
 import ml_collections
 import optax
 
-from jaxcaffe import errors, sharding, step
+from jaxcaffe import checkpoint, errors, sharding, step
 from jaxcaffe.augment import make_augment
 from jaxcaffe.data import pipeline
+from jaxcaffe.labels import label_limits
 from jaxcaffe.log import logger
 from jaxcaffe.net import graph, translate, weights
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
@@ -44,7 +46,8 @@ class FedNet(NamedTuple):
     options: pipeline.FeedOptions
     augment: step.Augment
     batch_structs: dict[str, jax.ShapeDtypeStruct]  # of one host batch
-    test_iter: int  # 0 for the train net
+    sharding: jax.sharding.NamedSharding  # of one host batch
+    test_iter: int  # batches of one test; 0 for the train net
 
 
 class Run(NamedTuple):
@@ -54,7 +57,6 @@ class Run(NamedTuple):
     solver: caffe_pb2.SolverParameter
     max_iter: int
     seed: int
-    workdir: str
     mesh: jax.sharding.Mesh
     train: FedNet
     tests: tuple[FedNet, ...]
@@ -71,10 +73,10 @@ def set_precision(precision: str) -> None:
     """
     if precision == "parity":
         jax.config.update("jax_default_matmul_precision", "highest")
-        flag = "--xla_gpu_deterministic_ops=true"
         flags = os.environ.get("XLA_FLAGS", "")
-        if flag not in flags:
-            os.environ["XLA_FLAGS"] = f"{flags} {flag}".strip()
+        if checkpoint.DETERMINISTIC not in flags:
+            # Read when the first device is used, hence by no flag set later.
+            os.environ["XLA_FLAGS"] = f"{flags} {checkpoint.DETERMINISTIC}".strip()
     else:
         jax.config.update("jax_default_matmul_precision", "default")
 
@@ -111,7 +113,6 @@ def open_run(config: ml_collections.ConfigDict, seed: int | None = None) -> Run:
         solver=solver,
         max_iter=config.max_iter or solver.max_iter,
         seed=seed,
-        workdir=config.workdir or f"{solver.snapshot_prefix}_run",
         mesh=mesh,
         train=train,
         tests=tests,
@@ -142,7 +143,7 @@ def state_struct(run: Run) -> TrainState:
 
 def compile_train_step(
     run: Run,
-) -> Callable[[TrainState, Blobs], tuple[TrainState, Blobs]]:
+) -> Callable[[TrainState, Blobs], tuple[TrainState, step.StepReport]]:
     """Returns the jitted training step; the state given to it is used up."""
     whole = sharding.replicated(run.mesh)
     fed = run.train
@@ -150,6 +151,7 @@ def compile_train_step(
         net=fed.net,
         augment=fed.augment,
         tx=run.tx,
+        schedule=run.schedule,
         trainable=trainable(fed.net),
         iter_size=run.solver.iter_size,
     )
@@ -161,6 +163,12 @@ def compile_eval_step(run: Run, fed: FedNet) -> Callable[..., Blobs]:
     whole = sharding.replicated(run.mesh)
     eval_step = step.make_eval_step(net=fed.net, augment=fed.augment)
     return jax.jit(eval_step, donate_argnums=2, out_shardings=whole)
+
+
+def make_zero_sums(run: Run, fed: FedNet) -> Callable[[], Blobs]:
+    """Returns a function that gives the sums with which a test starts."""
+    zero = functools.partial(step.zero_sums, fed.net)
+    return jax.jit(zero, out_shardings=sharding.replicated(run.mesh))
 
 
 def compile_loss_step(run: Run) -> Callable[[TrainState, Blobs], jax.Array]:
@@ -183,11 +191,11 @@ def open_device_feed(
     run: Run, fed: FedNet, positions: Mapping[str, int] | None = None
 ) -> DeviceFeed:
     """Starts reading a net's records from the given positions on."""
-    group = 1 if fed.test_iter else run.solver.iter_size
-    leading = 0 if group == 1 else 1
+    group = run.solver.iter_size if fed is run.train else 1
+    where = fed.sharding if group == 1 else sharding.split_batch(run.mesh, leading=1)
     return DeviceFeed(
         pipeline.FeedReader(fed.feeds, fed.options, positions),
-        lambda batch: sharding.put_batch(batch, run.mesh, leading),
+        lambda batch: sharding.put_batch(batch, where),
         group,
     )
 
@@ -211,45 +219,6 @@ def load_weight_files(
             logger.info("Layer %s has no weights in %s and keeps its own", name, path)
         logger.info("Copied the weights of %d layers from %s", len(report.loaded), path)
     return params, stats
-
-
-def name_first_non_finite(
-    run: Run, state: TrainState, positions: Mapping[str, int], iteration: int
-) -> str:
-    """Finds the layer in which a bad iteration's loss first was not finite.
-
-    Args:
-      run: the run.
-      state: as the bad iteration found it; state.iter names that iteration.
-      positions: data layer -> records consumed after iteration `iteration` - 1.
-      iteration: any iteration from the bad one on.
-
-    Returns:
-      A phrase such as `layer "ip2" (InnerProduct), top "ip2"`.
-    """
-    fed = run.train
-    for layer, blobs in state.params.items():
-        for blob, array in blobs.items():
-            if not bool(jax.numpy.all(jax.numpy.isfinite(array))):
-                return f'layer "{layer}", learned blob "{blob}"'
-    back = (iteration - int(state.iter)) * run.solver.iter_size
-    start = {f.name: positions[f.name] - back * f.batch_size for f in fed.feeds}
-    reader = pipeline.FeedReader(fed.feeds, fed.options, start)
-    check_step = jax.jit(
-        step.make_finite_check(net=fed.net, augment=fed.augment), static_argnums=2
-    )
-    try:
-        for part in range(run.solver.iter_size):
-            batch = sharding.put_batch(next(reader), run.mesh)
-            finite = jax.device_get(check_step(state, batch, part))
-            for node in fed.net.graph.nodes:
-                for top in node.tops:
-                    if not finite[top]:
-                        kind = node.layer.type
-                        return f'layer "{node.layer.name}" ({kind}), top "{top}"'
-    finally:
-        reader.close()
-    return "the loss alone"
 
 
 def _init(run: Run) -> Callable[[jax.Array], TrainState]:
@@ -335,16 +304,7 @@ def _feed_net(
     feeds = [
         pipeline.open_feed(node.layer, use.phase, options, node.where) for node in nodes
     ]
-    for feed in feeds:
-        where = errors.describe_layer(feed.where, feed.name, feed.layer.type, "")
-        sharding.check_batch_size(feed.batch_size, mesh, where.rstrip(". :"))
-        logger.info(
-            "Layer %s: %d records, batches of %d over %d device(s)",
-            feed.name,
-            feed.num_records,
-            feed.batch_size,
-            mesh.size,
-        )
+    batch_sharding = _check_batches(feeds, mesh, is_train=use.phase == caffe_pb2.TRAIN)
     structs = {top: struct for feed in feeds for top, struct in feed.structs.items()}
     augment = make_augment(
         [node.layer for node in nodes], structs, use.phase, [n.where for n in nodes]
@@ -356,34 +316,33 @@ def _feed_net(
     net = translate.build_net(built, feed_structs)
     limits = label_limits(net)
     limited = tuple(pipeline.limit_labels(feed, limits) for feed in feeds)
-    return FedNet(net, limited, options, augment, batch_structs, use.test_iter)
+    return FedNet(
+        net, limited, options, augment, batch_structs, batch_sharding, use.test_iter
+    )
 
 
-def label_limits(net: Net) -> dict[str, tuple[int, int | None]]:
-    """Finds how many classes the net has for each label blob.
+def _check_batches(
+    feeds: Sequence[pipeline.Feed], mesh: jax.sharding.Mesh, is_train: bool
+) -> jax.sharding.NamedSharding:
+    """Returns how batches lie on the devices, and logs it.
 
-    Returns:
-      Feed top -> (number of classes, ignore_label or None), for tops that reach the
-      label bottom of a SoftmaxWithLoss layer, directly or through splits.
+    A test batch that cannot be divided is computed whole on every device, so that test
+    nets made for one device run on any number. A training batch is refused.
     """
-    origin: dict[str, str] = {}
-    limits: dict[str, tuple[int, int | None]] = {}
-    for node in net.graph.nodes:
-        if node.layer.type == "Split":
-            source = origin.get(node.bottoms[0], node.bottoms[0])
-            origin.update(dict.fromkeys(node.tops, source))
-        if node.layer.type != "SoftmaxWithLoss":
-            continue
-        shape = net.structs[node.bottoms[0]].shape
-        classes = shape[node.layer.softmax_param.axis]
-        loss_param = node.layer.loss_param
-        ignored = (
-            loss_param.ignore_label if loss_param.HasField("ignore_label") else None
+    divided = all(feed.batch_size % mesh.size == 0 for feed in feeds)
+    for feed in feeds:
+        if is_train:
+            where = errors.describe_layer(feed.where, feed.name, feed.layer.type, "")
+            sharding.check_batch_size(feed.batch_size, mesh, where.rstrip(". :"))
+        each = feed.batch_size // mesh.size if divided else feed.batch_size
+        logger.info(
+            "Layer %s: %d records, batches of %d (global), %d on each of %d device(s)",
+            feed.name,
+            feed.num_records,
+            feed.batch_size,
+            each,
+            mesh.size,
         )
-        label = origin.get(node.bottoms[1], node.bottoms[1])
-        if label in limits:
-            before, before_ignored = limits[label]
-            classes = min(classes, before)
-            ignored = ignored if ignored is not None else before_ignored
-        limits[label] = (classes, ignored)
-    return limits
+    if divided:
+        return sharding.split_batch(mesh)
+    return sharding.replicated(mesh)

@@ -67,12 +67,11 @@ def check_batch_size(batch_size: int, mesh: Mesh, where: str) -> None:
         )
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, leading: int = 0) -> Blobs:
+def put_batch(batch: Mapping[str, np.ndarray], sharding: NamedSharding) -> Blobs:
     """Starts the copy of a host batch to the devices and returns at once.
 
     Args:
-      batch: blob name -> array with the records on axis `leading`.
-      mesh: from `make_mesh`.
-      leading: axes before the record axis.
+      batch: blob name -> array.
+      sharding: `split_batch`, or `replicated` for a batch that cannot be divided.
     """
-    return jax.device_put(dict(batch), split_batch(mesh, leading))
+    return jax.device_put(dict(batch), sharding)

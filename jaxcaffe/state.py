@@ -56,6 +56,33 @@ def init_state(
     )
 
 
+def enter_loss(state: TrainState, loss: jax.Array) -> TrainState:
+    """Returns the state with a () float32 loss in place of the oldest in the ring."""
+    slot = state.loss_count % state.losses.shape[0]
+    return state._replace(
+        losses=state.losses.at[slot].set(loss), loss_count=state.loss_count + 1
+    )
+
+
+def fit_window(state: TrainState, average_loss: int) -> TrainState:
+    """Returns the state with a ring of another length, holding the latest losses.
+
+    Args:
+      state: as a snapshot held it; returned as it is if the length fits.
+      average_loss: the new length, in iterations.
+    """
+    length = state.losses.shape[0]
+    if length == average_loss:
+        return state
+    count = int(state.loss_count)
+    order = [(count - 1 - back) % length for back in range(min(count, length))]
+    latest = state.losses[jnp.array(order[:average_loss][::-1], jnp.int32)]
+    ring = jnp.zeros((average_loss,), jnp.float32).at[: len(latest)].set(latest)
+    return state._replace(
+        losses=ring, loss_count=jnp.array(len(latest), state.loss_count.dtype)
+    )
+
+
 def smoothed_loss(state: TrainState) -> jax.Array:
     """Returns the mean of the losses in the ring, () float32.
 

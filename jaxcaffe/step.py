@@ -6,13 +6,14 @@ Follows the body of Solver::Step and Solver::Test in caffe/src/caffe/solver.cpp.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcaffe.spec import Blobs, Net, Params, Stats
-from jaxcaffe.state import TrainState
+from jaxcaffe.spec import Blobs, Net, NetOutput, Params, Stats
+from jaxcaffe.state import TrainState, enter_loss, smoothed_loss
 
 Augment = Callable[[Blobs, jax.Array], Blobs]
 """(host batch, key) -> float32 tops of the feed layers."""
@@ -21,15 +22,25 @@ Mask = Mapping[str, Mapping[str, bool]]
 """Layer -> blob -> whether the solver trains it."""
 
 
+class StepReport(NamedTuple):
+    """What a training step shows; nothing that the next step uses up."""
+
+    outputs: Blobs  # blobs that no layer consumes, before the update
+    loss: jax.Array  # () float32, smoothed over average_loss iterations
+    rate: jax.Array  # () float32, the global learning rate of this update
+    finite: jax.Array  # () bool: no loss so far was other than finite
+
+
 def make_train_step(
     *,
     net: Net,
     augment: Augment,
     tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
     trainable: Mask,
     iter_size: int,
-) -> Callable[[TrainState, Blobs], tuple[TrainState, Blobs]]:
-    """Returns step(state, batch) -> (state, net outputs).
+) -> Callable[[TrainState, Blobs], tuple[TrainState, StepReport]]:
+    """Returns step(state, batch) -> (state, report).
 
     The gradients of iter_size batches are summed and handed to `tx`, which divides.
     A loss that is not finite leaves the state as it was, with `finite` False, so the
@@ -39,27 +50,26 @@ def make_train_step(
       net: the TRAIN net.
       augment: transforms a raw batch; part of the compiled program.
       tx: from solver.build.build_tx.
+      schedule: from solver.schedule.make_schedule, for the report alone.
       trainable: blobs that get a gradient; the others are constants to autodiff.
       iter_size: batches per iteration; above 1 each array of `batch` has a leading
         axis of that length.
 
     Returns:
-      A function to be jitted with the state donated. The outputs are the blobs that
-      no layer consumes, of the last batch, before the update.
+      A function to be jitted with the state donated. The report's outputs are those
+      of the last batch.
     """
 
     def loss_and_outputs(
         train: Params, held: Params, stats: Stats, batch: Blobs, key: jax.Array
     ) -> tuple[jax.Array, tuple[Blobs, Stats]]:
-        augment_key, net_key = jax.random.split(key)
-        feeds = augment(batch, augment_key)
-        out = net.apply(_merge(train, held), stats, feeds, net_key)
+        out = _forward(net, augment, _merge(train, held), stats, batch, key)
         outputs = {name: out.blobs[name] for name in net.graph.outputs}
         return out.loss, (outputs, out.stats)
 
     value_and_grad = jax.value_and_grad(loss_and_outputs, has_aux=True)
 
-    def step(state: TrainState, batch: Blobs) -> tuple[TrainState, Blobs]:
+    def step(state: TrainState, batch: Blobs) -> tuple[TrainState, StepReport]:
         train, held = _split(state.params, trainable)
         key = _iteration_key(state)
         if iter_size == 1:
@@ -87,20 +97,17 @@ def make_train_step(
 
         grads = _merge(grads, jax.tree.map(jnp.zeros_like, held))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        ring = state.loss_count % state.losses.shape[0]
-        new = TrainState(
+        new = enter_loss(state, loss)._replace(
             iter=state.iter + 1,
             params=optax.apply_updates(state.params, updates),
             stats=stats,
             opt_state=opt_state,
-            key=state.key,
-            losses=state.losses.at[ring].set(loss),
-            loss_count=state.loss_count + 1,
-            finite=state.finite,
         )
         good = state.finite & jnp.isfinite(loss)
         new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
-        return new._replace(finite=good), outputs
+        new = new._replace(finite=good)
+        report = StepReport(outputs, smoothed_loss(new), schedule(state.iter), good)
+        return new, report
 
     return step
 
@@ -118,9 +125,7 @@ def make_eval_step(
     def eval_step(
         params: Params, stats: Stats, sums: Blobs, batch: Blobs, key: jax.Array
     ) -> Blobs:
-        augment_key, net_key = jax.random.split(key)
-        feeds = augment(batch, augment_key)
-        out = net.apply(params, stats, feeds, net_key)
+        out = _forward(net, augment, params, stats, batch, key)
         return {
             name: total + (out.blobs[name] if name else out.loss)
             for name, total in sums.items()
@@ -141,13 +146,12 @@ def zero_sums(net: Net) -> Blobs:
 def make_loss_step(
     *, net: Net, augment: Augment
 ) -> Callable[[TrainState, Blobs], jax.Array]:
-    """Returns loss_step(state, batch) -> () float32, without an update."""
+    """Returns loss_step(state, batch) -> () float32: the smoothed loss, no update."""
 
     def loss_step(state: TrainState, batch: Blobs) -> jax.Array:
         key = jax.random.fold_in(_iteration_key(state), 0)
-        augment_key, net_key = jax.random.split(key)
-        feeds = augment(batch, augment_key)
-        return net.apply(state.params, state.stats, feeds, net_key).loss
+        out = _forward(net, augment, state.params, state.stats, batch, key)
+        return smoothed_loss(enter_loss(state, out.loss))
 
     return loss_step
 
@@ -164,12 +168,22 @@ def make_finite_check(
 
     def check(state: TrainState, batch: Blobs, part: int) -> Mapping[str, jax.Array]:
         key = jax.random.fold_in(_iteration_key(state), part)
-        augment_key, net_key = jax.random.split(key)
-        feeds = augment(batch, augment_key)
-        out = net.apply(state.params, state.stats, feeds, net_key)
+        out = _forward(net, augment, state.params, state.stats, batch, key)
         return {name: jnp.all(jnp.isfinite(x)) for name, x in out.blobs.items()}
 
     return check
+
+
+def _forward(
+    net: Net,
+    augment: Augment,
+    params: Params,
+    stats: Stats,
+    batch: Blobs,
+    key: jax.Array,
+) -> NetOutput:
+    augment_key, net_key = jax.random.split(key)
+    return net.apply(params, stats, augment(batch, augment_key), net_key)
 
 
 def _iteration_key(state: TrainState) -> jax.Array:

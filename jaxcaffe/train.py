@@ -6,27 +6,24 @@ command of caffe/tools/caffe.cpp.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 
-from jaxcaffe import checkpoint, errors, log, loop, sharding, signals
+from jaxcaffe import blame, checkpoint, errors, log, loop, sharding, signals
 from jaxcaffe import run as runs
 from jaxcaffe.config import load_config, split_overrides
-from jaxcaffe.datasets.digits import prepare_digits
+from jaxcaffe.datasets.prepare import prepare
 from jaxcaffe.log import logger
-from jaxcaffe.spec import Params, Stats
+from jaxcaffe.proto.text import format_message
+from jaxcaffe.spec import Net, Params, Stats
 from jaxcaffe.state import TrainState
 from jaxcaffe.tools import cli
-
-PREPARE: dict[str, Callable[[], None]] = {
-    "digits": lambda: prepare_digits("data/digits")
-}
-"""Data sets that a config can have made before its first run."""
 
 DESCRIPTION = """\
 Trains a net from a config.py or a solver prototxt.
@@ -37,6 +34,9 @@ Trains a net from a config.py or a solver prototxt.
 
 Any field of the config may be given as --config.FIELD=VALUE. SIGINT and SIGTERM
 snapshot and stop, SIGHUP snapshots and goes on."""
+
+Note = Mapping[str, Any]
+"""What a snapshot says of its run."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,6 +56,18 @@ def main(argv: Sequence[str]) -> int:
         "overwrite", False, "remove snapshots of the workdir that are in the way"
     )
     flags = parser.parse(argv)
+    if flags.weights and (flags.resume or flags.snapshot):
+        raise errors.ConfigError(
+            errors.describe(
+                "--weights",
+                "cannot be combined with a snapshot, which has weights of its own",
+                "--weights to start anew, or --snapshot or --resume to go on",
+            )
+        )
+    if flags.resume and flags.snapshot:
+        raise errors.ConfigError(
+            errors.describe("--resume", "and --snapshot are both given", "one of them")
+        )
     config = load_config(flags.config, overrides)
     if flags.weights:
         with config.unlocked():
@@ -73,119 +85,146 @@ def train(
     """Trains as a config says.
 
     Args:
-      config: from config.load_config.
+      config: from config.load_config. Its `weights` count only where a run starts.
       resume: go on from the newest whole snapshot in the workdir.
-      snapshot: go on from this one; "" for none.
+      snapshot: go on from this one instead; "" for none.
       overwrite: snapshots in the workdir that the run would write again are removed.
 
     Raises:
       CaffeError: as `main`.
     """
-    if (resume or snapshot) and config.weights:
-        raise errors.ConfigError(
-            errors.describe(
-                "--weights",
-                "cannot be combined with a snapshot, which has weights of its own",
-                "--weights to start anew, or --snapshot or --resume to go on",
-            )
-        )
-    if resume and snapshot:
-        raise errors.ConfigError(
-            errors.describe("--resume", "and --snapshot are both given", "one of them")
-        )
-    if config.prepare:
-        PREPARE[config.prepare]()
-    workdir = runs.find_workdir(config)
-    folder = os.path.join(workdir, "snapshots")
-    if not (resume or snapshot):
-        _clear_way(folder, 0, overwrite)
-    with (
-        log.logging_to(os.path.join(workdir, "train.log")),
-        signals.watch_signals() as poll,
-    ):
-        if resume:
-            note = checkpoint.read_note(checkpoint.latest(folder))
+    # Before anything asks for a device: precision decides how devices are started.
+    runs.set_precision(config.precision)
+    with log.logging_to(None):
+        prepare(config.prepare)
+        workdir = runs.find_workdir(config)
+        folder = os.path.join(workdir, "snapshots")
+        note: Note = {}
+        if snapshot:
+            note = checkpoint.read_note(snapshot)
+        elif resume:
+            note = checkpoint.read_newest_note(folder)
         else:
-            note = checkpoint.read_note(snapshot) if snapshot else {}
+            _refuse_later(folder, 0, overwrite)
         run = runs.open_run(config, note.get("seed"))
-        _log_circumstances(run)
-        if resume or snapshot:
-            state, note = _restore(run, folder, snapshot)
-            _clear_way(folder, int(state.iter) + 1, overwrite)
-        else:
-            state = runs.make_state(run)
-        job, state = _make_job(run, folder, state, note.get("positions", {}))
-        try:
-            return loop.train(job, state, poll)
-        finally:
-            job.feed.close()
-            for test in job.tests:
-                test.feed.close()
-            job.snapshots.close()
+        _log_circumstances(run, note)
+        with (
+            checkpoint.hold_workdir(workdir),
+            log.logging_to(os.path.join(workdir, "train.log")),
+            signals.watch_signals() as poll,
+        ):
+            if snapshot or resume:
+                state, note, path = _restore(run, folder, snapshot)
+                start = int(state.iter)
+                # The one it started from may stay, unless it is another run's.
+                home = os.path.dirname(os.path.abspath(path))
+                is_own = home == os.path.abspath(folder)
+                _clear_later(folder, start + is_own, overwrite)
+            else:
+                state = _start_state(run)
+                _clear_later(folder, 0, overwrite)
+            return _train(run, workdir, state, note.get("positions", {}), poll)
 
 
-def _restore(
-    run: runs.Run, folder: str, snapshot: str
-) -> tuple[TrainState, dict[str, Any]]:
-    like = runs.state_struct(run)
-    whole = sharding.replicated(run.mesh)
-    if snapshot:
-        path = snapshot
-        state, note = checkpoint.restore(path, like, whole)
-    else:
-        state, note, path = checkpoint.restore_latest(folder, like, whole)
-    logger.info("Resuming from %s", path)
-    for change in checkpoint.environment_changes(note["environment"], run.mesh.size):
-        logger.warning(
-            "Since the snapshot, %s: results agree to float tolerance only", change
-        )
-    return state, note
-
-
-def _make_job(
+def _train(
     run: runs.Run,
-    folder: str,
+    workdir: str,
     state: TrainState,
     positions: checkpoint.Positions,
-) -> tuple[loop.TrainJob, TrainState]:
-    start = int(state.iter)
-    weights = [] if start else _weight_files(run)
-    if weights:
-        loaded = runs.load_weight_files(
-            run.train.net, state.params, state.stats, weights
-        )
-        whole = sharding.replicated(run.mesh)
-        state = state._replace(
-            params=jax.device_put(loaded[0], whole),
-            stats=jax.device_put(loaded[1], whole),
-        )
+    poll: Any,
+) -> loop.Result:
+    scalars = os.path.join(workdir, "scalars.jsonl")
+    log.start_scalars(scalars, int(state.iter))
+    snapshots = checkpoint.open_snapshots(
+        os.path.join(workdir, "snapshots"), run.config.snapshot.keep
+    )
     tests = tuple(
         loop.TestJob(
             net=fed.net,
             eval_step=runs.compile_eval_step(run, fed),
-            own=_own_weights(run, fed, weights),
+            zero_sums=runs.make_zero_sums(run, fed),
+            own=_own_weights(run, fed),
             feed=runs.open_device_feed(run, fed, positions.get(f"test{index}")),
             test_iter=fed.test_iter,
         )
         for index, fed in enumerate(run.tests)
     )
-    scalars = os.path.join(os.path.dirname(folder), "scalars.jsonl")
-    log.drop_scalars_from(scalars, start)
     job = loop.TrainJob(
         solver=run.solver,
         max_iter=run.max_iter,
         net=run.train.net,
         train_step=runs.compile_train_step(run),
         loss_step=runs.compile_loss_step(run),
-        schedule=run.schedule,
         feed=runs.open_device_feed(run, run.train, positions.get("train")),
         tests=tests,
-        snapshots=checkpoint.open_snapshots(folder, run.config.snapshot.keep),
-        seed=run.seed,
+        snapshots=snapshots,
+        note=_make_note(run),
         scalars=scalars,
-        blame=lambda *args: runs.name_first_non_finite(run, *args),
+        blame=lambda *args: blame.name_first_non_finite(run, *args),
     )
-    return job, state
+    try:
+        return loop.train(job, state, poll)
+    finally:
+        job.feed.close()
+        for test in tests:
+            test.feed.close()
+        snapshots.close()
+
+
+def _start_state(run: runs.Run) -> TrainState:
+    state = runs.make_state(run)
+    files = _weight_files(run)
+    if not files:
+        return state
+    params, stats = runs.load_weight_files(
+        run.train.net, state.params, state.stats, files
+    )
+    whole = sharding.replicated(run.mesh)
+    params, stats = jax.device_put((params, stats), whole)
+    return state._replace(params=params, stats=stats)
+
+
+def _restore(run: runs.Run, folder: str, snapshot: str) -> tuple[TrainState, Note, str]:
+    like = runs.state_struct(run)
+    whole = sharding.replicated(run.mesh)
+    if snapshot:
+        state, note = checkpoint.restore(snapshot, like, whole)
+        path = snapshot
+    else:
+        state, note, path = checkpoint.restore_latest(folder, like, whole)
+    logger.info("Resuming from %s", path)
+    changes = checkpoint.environment_changes(note["environment"], run.mesh.size)
+    for change in changes:
+        logger.warning(
+            "Since the snapshot, %s: results agree to float tolerance only", change
+        )
+    now = _make_note(run)
+    if note.get("net") != now["net"]:
+        logger.warning("Since the snapshot, the text of the training net has changed")
+    before = note.get("config", {})
+    for name, value in now["config"].items():
+        if before.get(name, value) != value:
+            logger.warning(
+                "Since the snapshot, config.%s was %r, is %r", name, before[name], value
+            )
+    if _weight_files(run):
+        logger.info("The snapshot has weights of its own; no weight file is read")
+    return state, note, path
+
+
+def _make_note(run: runs.Run) -> dict[str, Any]:
+    """Returns what snapshots say of the run, besides where its records stand."""
+    return {
+        "seed": run.seed,
+        "net": _digest(run.train.net),
+        "config": dict(run.config.data.items()),
+        "environment": checkpoint.environment(run.mesh.size),
+    }
+
+
+def _digest(net: Net) -> str:
+    text = "".join(format_message(node.layer) for node in net.graph.nodes)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _weight_files(run: runs.Run) -> list[str]:
@@ -194,24 +233,20 @@ def _weight_files(run: runs.Run) -> list[str]:
     return [file.strip() for file in files if file.strip()]
 
 
-def _own_weights(
-    run: runs.Run, fed: runs.FedNet, weights: list[str]
-) -> tuple[Params, Stats]:
+def _own_weights(run: runs.Run, fed: runs.FedNet) -> tuple[Params, Stats]:
     """Returns the blobs of layers that only a test net has, mostly none."""
     trained = {info.layer for info in run.train.net.params}
-
     if {info.layer for info in fed.net.params} <= trained:
         return {}, {}
     params, stats = jax.jit(fed.net.init)(jax.random.key(run.seed))
-    if weights:
-        params, stats = runs.load_weight_files(fed.net, params, stats, weights)
+    params, stats = runs.load_weight_files(fed.net, params, stats, _weight_files(run))
     return (
         {name: blobs for name, blobs in params.items() if name not in trained},
         {name: blobs for name, blobs in stats.items() if name not in trained},
     )
 
 
-def _log_circumstances(run: runs.Run) -> None:
+def _log_circumstances(run: runs.Run, note: Note) -> None:
     device = jax.devices()[0]
     logger.info(
         "Using %d %s device(s) (%s), precision %s, seed %d",
@@ -221,24 +256,35 @@ def _log_circumstances(run: runs.Run) -> None:
         run.config.precision,
         run.seed,
     )
-    for feed in run.train.feeds:
-        logger.info(
-            "Training batch of layer %s: %d records over all devices, %d per device%s",
-            feed.name,
-            feed.batch_size,
-            feed.batch_size // run.mesh.size,
-            f", {run.solver.iter_size} batches per iteration"
-            if run.solver.iter_size > 1
-            else "",
+    if note and run.config.seed not in (-1, run.seed):
+        logger.warning(
+            "config.seed %d is not used: the run goes on with its own seed %d",
+            run.config.seed,
+            run.seed,
         )
+    for field, what in IGNORED.items():
+        if run.solver.HasField(field):
+            logger.info("solver field %s: %s", field, what)
 
 
-def _clear_way(folder: str, start: int, overwrite: bool) -> None:
-    """Refuses, or removes, snapshots of iterations from `start` on."""
+IGNORED = {
+    "solver_mode": "JAX's own choice of device is used",
+    "device_id": "config.devices says how many devices are used",
+    "snapshot_format": "snapshots are Orbax folders",
+    "snapshot_diff": "snapshots hold no gradients",
+    "debug_info": "no debug lines are printed",
+}
+"""Solver fields that change nothing here, and what happens instead."""
+
+
+def _refuse_later(folder: str, start: int, overwrite: bool) -> list[int]:
+    """Returns the snapshots of iterations from `start` on, if they may go.
+
+    Raises:
+      ConfigError: there are some and `overwrite` is false.
+    """
     later = [step for step in checkpoint.steps(folder) if step >= start]
-    if not later:
-        return
-    if not overwrite:
+    if later and not overwrite:
         raise errors.ConfigError(
             errors.describe(
                 folder,
@@ -248,7 +294,11 @@ def _clear_way(folder: str, start: int, overwrite: bool) -> None:
                 "--config.workdir",
             )
         )
-    for step in later:
+    return later
+
+
+def _clear_later(folder: str, start: int, overwrite: bool) -> None:
+    for step in _refuse_later(folder, start, overwrite):
         shutil.rmtree(os.path.join(folder, str(step)))
 
 

@@ -28,11 +28,12 @@ ALLOWED = {
     "prefetch": BASE,
     "step": BASE | {"state"},
     "checkpoint": BASE | {"state", "sharding", "log"},
+    "labels": BASE | {"proto"},
     "loop": BASE
     | {"proto", "state", "step", "checkpoint", "log", "prefetch", "signals"},
 }
 ENTRIES = {
-    *("__init__", "__main__", "run", "train", "profile", "timing"),
+    *("__init__", "__main__", "run", "train", "blame", "profile"),
     *("classifier", "pretrained", "image_io", "profiling", "tools", "datasets"),
 }
 

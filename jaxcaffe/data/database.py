@@ -10,12 +10,18 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import lmdb
 
 from jaxcaffe.data.datum import describe_record
+from jaxcaffe.data.leveldb_view import (
+    View,
+    close_view,
+    describe_error,
+    import_plyvel,
+    open_view,
+)
 from jaxcaffe.errors import ConfigError, DataError, describe, nearest
 
 BACKENDS = ("lmdb", "leveldb")
@@ -113,7 +119,7 @@ def open_database(path: str, backend: str = "lmdb") -> Iterator[Database]:
       DataError: nothing there, another backend's files, truncated or corrupt.
 
     Source: caffe/src/caffe/util/db_lmdb.cpp, LMDBCursor; caffe/include/caffe/util/
-    db_leveldb.hpp, LevelDBCursor. Differs: LMDB is opened without a lock file, so a
+    db_leveldb.hpp, LevelDBCursor. Differs: no file changes and no lock is taken, so a
     folder that cannot be written will do.
     """
     check_backend(backend)
@@ -143,18 +149,6 @@ def check_new(path: str) -> None:
         raise ConfigError(
             describe(path, f"its folder {parent} does not exist", "a folder that does")
         )
-
-
-def import_plyvel() -> ModuleType:
-    """Returns plyvel, through which LevelDB is read and written; it is optional."""
-    try:
-        import plyvel
-    except ImportError:
-        raise ConfigError(
-            "LevelDB needs the package plyvel, which is not installed. "
-            "Accepted: pip install 'jaxcaffe[leveldb]', or the backend lmdb."
-        ) from None
-    return plyvel
 
 
 @contextmanager
@@ -255,13 +249,22 @@ def _lmdb_records(environment: Any) -> Iterator[tuple[bytes, bytes]]:
 
 @contextmanager
 def _read_leveldb(path: str) -> Iterator[Database]:
-    plyvel = import_plyvel()
+    view = open_view(path)
     try:
-        # Opening a LevelDB may rewrite its log and manifest, and takes its lock.
-        with plyvel.DB(path, create_if_missing=False, max_open_files=100) as database:
-            yield Database(None, database.iterator(verify_checksums=True))
-    except plyvel.Error as error:
-        raise DataError(describe(path, f"cannot be read: {error}")) from None
+        yield Database(None, _leveldb_records(view))
+    finally:
+        close_view(view)
+
+
+def _leveldb_records(view: View) -> Iterator[tuple[bytes, bytes]]:
+    try:
+        with view.database.iterator(verify_checksums=True, fill_cache=False) as records:
+            yield from records
+    except import_plyvel().Error as error:
+        reason = describe_error(error, view)
+        raise DataError(
+            describe(view.path, f"the LevelDB database is damaged ({reason})")
+        ) from error
 
 
 def _check_kind(path: str, backend: str) -> None:

@@ -6,14 +6,18 @@ Follows caffe/src/caffe/util/db_leveldb.cpp and data_layer.cpp.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 import weakref
 from typing import Any
 
-from jaxcaffe.data.database import import_plyvel
 from jaxcaffe.data.image import Decode
+from jaxcaffe.data.leveldb_view import (
+    View,
+    close_view,
+    describe_error,
+    import_plyvel,
+    open_view,
+)
 from jaxcaffe.data.lmdb import Row, read_record
 from jaxcaffe.errors import DataError, describe
 
@@ -23,6 +27,8 @@ class LevelDbSource:
 
     `source[i]` is {"data": (C, H, W) uint8 or float32 pixels, BGR if colour; "label":
     () float32} of the i-th key in byte order, which is the order in which Caffe reads.
+    Each process opens a view of its own (see leveldb_view.py), so readers neither shut
+    each other out nor change anything. Opening reads all records once, for their keys.
 
     Args:
       path: the database's folder.
@@ -30,12 +36,11 @@ class LevelDbSource:
 
     Raises:
       ConfigError: plyvel is not installed.
-      DataError: there is no database at `path`, it is empty, or a record is no Datum.
+      DataError: there is no database at `path`, it is empty or damaged, or a record is
+        no Datum.
 
-    Source: caffe/src/caffe/util/db_leveldb.cpp LevelDB::Open. Differs: LevelDB locks a
-    database and rewrites its files whenever it is opened; here each process opens a
-    temporary folder of links to them, so readers neither shut each other out nor change
-    anything.
+    Source: caffe/src/caffe/util/db_leveldb.cpp LevelDB::Open. Differs: checksums are
+    compared, so that damage is an error; records are found by index.
     """
 
     groups: tuple[int, ...] | None = None
@@ -44,9 +49,18 @@ class LevelDbSource:
         self.path = path
         self._decode = decode
         self._lock = threading.Lock()
-        self._held: tuple[int, Any] | None = None
-        with self._database().iterator(include_value=False) as keys:
-            self._keys = tuple(keys)
+        self._held: View | None = None
+        view = self._view()
+        try:
+            with view.database.iterator(
+                include_value=False, verify_checksums=True, fill_cache=False
+            ) as keys:
+                self._keys = tuple(keys)
+        except import_plyvel().Error as error:
+            reason = describe_error(error, view)
+            raise DataError(
+                describe(path, f"the LevelDB database is damaged ({reason})")
+            ) from error
         if not self._keys:
             raise DataError(describe(path, "the LevelDB database holds no record"))
 
@@ -56,7 +70,24 @@ class LevelDbSource:
     def __getitem__(self, index: int) -> Row:
         """Returns {"data": (C, H, W) uint8 or float32, "label": () float32}."""
         key = self._keys[index]
-        return read_record(self._database().get(key), key, self._decode, self.path)
+        view = self._view()
+        try:
+            value = view.database.get(key, verify_checksums=True)
+        except import_plyvel().Error as error:
+            reason = describe_error(error, view)
+            raise DataError(
+                describe(
+                    self.path, f'record "{self.key(index)}" cannot be read ({reason})'
+                )
+            ) from error
+        if value is None:
+            raise DataError(
+                describe(
+                    self.path,
+                    f'record "{self.key(index)}" is gone since the database was opened',
+                )
+            )
+        return read_record(value, key, self._decode, self.path)
 
     def key(self, index: int) -> str:
         """Returns the record's key as text, for messages."""
@@ -74,58 +105,13 @@ class LevelDbSource:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    def _database(self) -> Any:
+    def _view(self) -> View:
         held = self._held
-        if held is None or held[0] != os.getpid():
+        if held is None or held.process != os.getpid():
             with self._lock:
                 held = self._held
-                if held is None or held[0] != os.getpid():
-                    process = os.getpid()
-                    database, view = _open_view(self.path)
-                    weakref.finalize(self, _close_view, process, database, view)
-                    held = (process, database)
+                if held is None or held.process != os.getpid():
+                    held = open_view(self.path)
+                    weakref.finalize(self, close_view, held)
                     self._held = held
-        return held[1]
-
-
-def _open_view(path: str) -> tuple[Any, str]:
-    """Returns the database, opened through links, and the folder that holds these."""
-    plyvel = import_plyvel()
-    if not os.path.exists(os.path.join(path, "CURRENT")):
-        raise DataError(
-            describe(
-                path,
-                _missing(path),
-                "the folder of a LevelDB database, which holds a file CURRENT",
-            )
-        )
-    view = tempfile.mkdtemp(prefix="jaxcaffe_leveldb_")
-    try:
-        for name in os.listdir(path):
-            if name != "LOCK":
-                os.symlink(
-                    os.path.abspath(os.path.join(path, name)),
-                    os.path.join(view, name),
-                )
-        database = plyvel.DB(view, create_if_missing=False)
-    except (plyvel.Error, OSError) as error:
-        shutil.rmtree(view, ignore_errors=True)
-        raise DataError(
-            describe(path, f"the LevelDB database cannot be opened ({error})")
-        ) from error
-    return database, view
-
-
-def _close_view(process: int, database: Any, view: str) -> None:
-    # A forked child inherits this finalizer, but neither the database nor the folder.
-    if process == os.getpid():
-        database.close()
-        shutil.rmtree(view, ignore_errors=True)
-
-
-def _missing(path: str) -> str:
-    if os.path.exists(os.path.join(path, "data.mdb")):
-        return "this is an LMDB database, not LevelDB (backend: LMDB reads it)"
-    if os.path.exists(path):
-        return "no LevelDB database here"
-    return "no such folder"
+        return held

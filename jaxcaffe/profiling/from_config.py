@@ -108,7 +108,7 @@ def time_feeds(
 
 def _group(run: runs.Run, fed: runs.FedNet) -> int:
     """Returns how many host batches one step takes."""
-    return 1 if fed.test_iter else run.solver.iter_size
+    return run.solver.iter_size if fed is run.train else 1
 
 
 def _first_part(batch: Blobs, run: runs.Run, fed: runs.FedNet) -> Blobs:
@@ -172,7 +172,8 @@ def _test_program(
 ) -> Program:
     whole = sharding.replicated(run.mesh)
     params, stats, sums, key = jax.device_put(
-        (params, stats, step.zero_sums(fed.net), jax.random.key(run.seed)), whole
+        (params, stats, runs.make_zero_sums(run, fed)(), jax.random.key(run.seed)),
+        whole,
     )
 
     def advance(arguments: Arguments, result: Any, batch: Blobs) -> Arguments:

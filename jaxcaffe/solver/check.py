@@ -40,9 +40,9 @@ def check_solver(solver: caffe_pb2.SolverParameter, where: str = "") -> None:
     for field, least in _AT_LEAST.items():
         _require(getattr(solver, field) >= least, solver, field, f">= {least}", where)
     for test_iter in solver.test_iter:
-        if test_iter < 0:
+        if test_iter < 1:
             problem = f"a test_iter is {test_iter}"
-            raise PrototxtError(describe(where, problem, "test_iter >= 0"))
+            raise PrototxtError(describe(where, problem, "test_iter >= 1"))
     if not solver.HasField("base_lr"):
         problem = "base_lr is missing"
         raise PrototxtError(describe(where, problem, "a number, as in base_lr: 0.01"))

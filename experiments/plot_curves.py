@@ -45,6 +45,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LOG_SPAN = 50
 """Losses whose largest is so many times the smallest get a logarithmic axis."""
 
+FEW = 15
+"""Points of a curve that are marked, if there are no more."""
+
 
 class Curve(NamedTuple):
     """One quantity of one label's runs, at the iterations that all of them reached."""
@@ -181,7 +184,17 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, label: str = "") -> None:
     if not curve.iterations.size:
         return
     mean = curve.values.mean(axis=0)
-    axes.plot(curve.iterations, mean, color=colour, linewidth=1.6, label=label)
+    # Few points: show where they are.
+    marker = "o" if curve.iterations.size <= FEW else ""
+    axes.plot(
+        curve.iterations,
+        mean,
+        color=colour,
+        linewidth=1.6,
+        marker=marker,
+        markersize=3.5,
+        label=label,
+    )
     if len(curve.values) > 1:
         lowest, highest = curve.values.min(axis=0), curve.values.max(axis=0)
         axes.fill_between(
@@ -198,9 +211,10 @@ def describe_end(curve: Curve) -> str:
     if not curve.iterations.size:
         return "no finite value in all runs"
     last = 100 * curve.values[:, -1]
+    spread = f"{last.min():.2f} to {last.max():.2f}, {len(last)} runs"
     return (
-        f"{last.mean():.2f} % ({last.min():.2f} to {last.max():.2f}, "
-        f"{len(last)} runs) at iteration {curve.iterations[-1]}"
+        f"{last.mean():.2f} % ({spread if len(last) > 1 else '1 run'}) "
+        f"at iteration {curve.iterations[-1]}"
         + (", where the first run ended" if curve.broke else "")
     )
 

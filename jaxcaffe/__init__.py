@@ -1,7 +1,7 @@
 """Caffe, reimplemented functionally on JAX.
 
 `from jaxcaffe import Classifier, CaffeError, load_config`. What a name needs is
-imported when the name is first asked for: processes that read records never load JAX.
+imported when the name is first asked for, so that `import jaxcaffe` loads no JAX.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from jaxcaffe.data.openers import FEED_PARAMS
 from jaxcaffe.errors import ConfigError, PrototxtError, describe, nearest
 from jaxcaffe.image_io import (
     CROPS,
@@ -27,7 +28,7 @@ from jaxcaffe.spec import Blobs, Graph, Net, Node, Params, Shape, Stats
 
 __all__ = ["Classifier", "load_image"]
 
-_FEEDS = ("Input", "Data", "ImageData", "HDF5Data", "MemoryData")
+_FEEDS = ("Input", *FEED_PARAMS)
 
 _Run = Callable[[Params, Stats, np.ndarray], jax.Array]
 """(params, stats, (N, C, H, W) float32) -> output blob."""

@@ -46,7 +46,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.resize = "none"  # TFDS images: "warp" to size x size, "short" side
     config.data.size = 256  # pixels
     config.data.shuffle = False  # shuffle train records anew every epoch, by seed
-    config.data.threads = 2  # reader threads; never changes what a batch holds
+    config.data.threads = 2  # reader threads, 0: read when asked; never changes a batch
     config.data.processes = 0  # reader processes; 0: threads of this one
     config.data.prefetch = 4  # batches read ahead
     config.data.crop_on_host = False  # images of unequal size: crop before batching
@@ -278,7 +278,7 @@ def _check(config: ml_collections.ConfigDict, path: str) -> None:
         "seed": -1,
         "snapshot.keep": 0,
         "data.size": 1,
-        "data.threads": 1,
+        "data.threads": 0,
         "data.processes": 0,
         "data.prefetch": 1,
     }

@@ -30,13 +30,6 @@ from jaxcaffe.solver.prefix import find_snapshot_prefix
 from jaxcaffe.spec import Blobs, Graph, Net, Params, Stats
 from jaxcaffe.state import TrainState, init_state
 
-_FEED_MESSAGES = {
-    "Data": "data_param",
-    "ImageData": "image_data_param",
-    "HDF5Data": "hdf5_data_param",
-    "MemoryData": "memory_data_param",
-}
-
 
 class FedNet(NamedTuple):
     """A net with the records that feed it."""
@@ -270,10 +263,10 @@ def scale_batches(built: Graph, devices: int) -> Graph:
     """Returns the graph with each data layer's batch_size times `devices`."""
     nodes = []
     for node in built.nodes:
-        if node.layer.type in _FEED_MESSAGES:
+        if node.layer.type in pipeline.FEED_PARAMS:
             layer = caffe_pb2.LayerParameter()
             layer.CopyFrom(node.layer)
-            getattr(layer, _FEED_MESSAGES[layer.type]).batch_size *= devices
+            getattr(layer, pipeline.FEED_PARAMS[layer.type]).batch_size *= devices
             node = node._replace(layer=layer)
         nodes.append(node)
     return built._replace(nodes=tuple(nodes))
@@ -300,7 +293,7 @@ def _feed_net(
         prefetch=data.prefetch,
         processes=data.processes,
     )
-    nodes = [node for node in built.nodes if node.layer.type in _FEED_MESSAGES]
+    nodes = [node for node in built.nodes if node.layer.type in pipeline.FEED_PARAMS]
     feeds = [
         pipeline.open_feed(node.layer, use.phase, options, node.where) for node in nodes
     ]

@@ -272,6 +272,7 @@ IGNORED = {
     "device_id": "config.devices says how many devices are used",
     "snapshot_format": "snapshots are Orbax folders",
     "snapshot_diff": "snapshots hold no gradients",
+    "layer_wise_reduce": "the compiler decides when gradients are summed over devices",
     "debug_info": "no debug lines are printed",
 }
 """Solver fields that change nothing here, and what happens instead."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lmdb
@@ -40,6 +41,10 @@ class LmdbSource:
     Args:
       path: the database's folder, or its data file.
       decode: channels of encoded records.
+      sequential: whether records will mostly be read in order. The system then reads
+        the file ahead, which in any other order would only fill memory with records
+        that nobody asked for. Sources of one file in one process share what the first
+        of them chose, because LMDB opens a file once.
 
     Raises:
       DataError: no database at `path`, an empty one, or a record that is no Datum.
@@ -50,9 +55,12 @@ class LmdbSource:
 
     groups: tuple[int, ...] | None = None
 
-    def __init__(self, path: str, decode: Decode = "native") -> None:
+    def __init__(
+        self, path: str, decode: Decode = "native", sequential: bool = True
+    ) -> None:
         self.path = path
         self._decode = decode
+        self._sequential = sequential
         self._held: tuple[int, lmdb.Environment] | None = None
         try:
             with self._environment().begin() as transaction:
@@ -71,16 +79,13 @@ class LmdbSource:
 
     def __getitem__(self, index: int) -> Row:
         """Returns {"data": (C, H, W) uint8 or float32, "label": () float32}."""
+        return next(self.read_many((index,)))
+
+    def read_many(self, indices: Iterable[int]) -> Iterator[Row]:
+        """Yields what `self[index]` is for each index, all in one transaction."""
         with self._environment().begin() as transaction:
-            value = transaction.get(self._keys[index])
-        if value is None:
-            raise DataError(
-                describe(
-                    self.path,
-                    f'record "{self.key(index)}" is gone since the database was opened',
-                )
-            )
-        return read_record(value, self._keys[index], self._decode, self.path)
+            for index in indices:
+                yield self._read(transaction, index)
 
     def key(self, index: int) -> str:
         """Returns the record's key as text, for messages."""
@@ -92,19 +97,40 @@ class LmdbSource:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_held": None}
 
+    def _read(self, transaction: lmdb.Transaction, index: int) -> Row:
+        key = self._keys[index]
+        try:
+            value = transaction.get(key)
+        except lmdb.Error as error:
+            raise DataError(
+                describe(
+                    self.path, f'record "{self.key(index)}" cannot be read ({error})'
+                )
+            ) from error
+        if value is None:
+            raise DataError(
+                describe(
+                    self.path,
+                    f'record "{self.key(index)}" is gone since the database was opened',
+                )
+            )
+        return read_record(bytes(value), key, self._decode, self.path)
+
     def _environment(self) -> lmdb.Environment:
         held = self._held
         if held is None or held[0] != os.getpid():
-            held = (os.getpid(), open_environment(self.path))
+            held = (os.getpid(), open_environment(self.path, self._sequential))
             self._held = held
         return held[1]
 
 
-def open_environment(path: str) -> lmdb.Environment:
+def open_environment(path: str, readahead: bool = True) -> lmdb.Environment:
     """Returns the process's one read-only environment of the database at `path`.
 
     Args:
       path: the database's folder, or its data file.
+      readahead: whether the system reads the file ahead of what is asked for; decided
+        by whoever opens it first.
 
     Raises:
       DataError: there is no LMDB database at `path`.
@@ -131,9 +157,7 @@ def open_environment(path: str) -> lmdb.Environment:
                     subdir=is_folder,
                     readonly=True,
                     lock=False,
-                    # Reading ahead only helps one pass in file order; under a shuffle
-                    # it fills memory with records that nobody asked for.
-                    readahead=False,
+                    readahead=readahead,
                     max_spare_txns=32,
                 )
             except lmdb.Error as error:

@@ -58,8 +58,8 @@ class FeedOptions(NamedTuple):
     size: int = 256
     arrays: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None
     crop_on_host: bool | None = None
-    threads: int = 4
-    prefetch: int = 8
+    threads: int = 2
+    prefetch: int = 4
     processes: int = 0
     shard: tuple[int, int] = (0, 1)
 
@@ -107,20 +107,21 @@ def _open_data(
     tops = _image_tops(layer, labels_needed=False)
     batch_size = _batch_size(param.batch_size)
     decode = _decode(layer.transform_param)
+    shuffle = options.shuffle and phase == caffe_pb2.TRAIN
     override = _override(layer, phase, options)
     if override is None:
         is_lmdb = param.backend == caffe_pb2.DataParameter.LMDB
         kind, path = ("lmdb" if is_lmdb else "leveldb"), param.source
         if not path:
             raise FieldError("data_param has no source", 'source: "a database"')
-        source = _open_source(f"{kind}:{path}", decode, options)
+        source = _open_source(f"{kind}:{path}", decode, options, shuffle)
     else:
-        source = _open_source(override, decode, options)
+        source = _open_source(override, decode, options, shuffle)
     return Opened(
         source,
         tops,
         batch_size,
-        shuffle=options.shuffle and phase == caffe_pb2.TRAIN,
+        shuffle=shuffle,
         rand_skip=param.rand_skip,
         is_image=True,
     )
@@ -137,6 +138,7 @@ def _open_image_data(
             f"new_height is {param.new_height} and new_width is {param.new_width}",
             "both positive, or neither set",
         )
+    shuffle = param.shuffle or (options.shuffle and phase == caffe_pb2.TRAIN)
     override = _override(layer, phase, options)
     source: Source
     if override is None:
@@ -148,7 +150,8 @@ def _open_image_data(
             param.is_color,
         )
     else:
-        source = _open_source(override, "color" if param.is_color else "gray", options)
+        decode: Decode = "color" if param.is_color else "gray"
+        source = _open_source(override, decode, options, shuffle)
     if param.rand_skip > len(source):
         raise FieldError(
             f"rand_skip is {param.rand_skip}, the source has {len(source)} records",
@@ -158,7 +161,7 @@ def _open_image_data(
         source,
         tops,
         batch_size,
-        shuffle=param.shuffle or (options.shuffle and phase == caffe_pb2.TRAIN),
+        shuffle=shuffle,
         rand_skip=param.rand_skip,
         is_image=True,
     )
@@ -248,6 +251,14 @@ OPENERS: dict[str, Callable[[caffe_pb2.LayerParameter, int, FeedOptions], Opened
     "MemoryData": _open_memory_data,
 }
 
+FEED_PARAMS = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "HDF5Data": "hdf5_data_param",
+    "MemoryData": "memory_data_param",
+}
+"""Layer types that read records -> LayerParameter's field with their batch_size."""
+
 
 def _image_tops(
     layer: caffe_pb2.LayerParameter, *, labels_needed: bool
@@ -279,10 +290,12 @@ def _override(
     return sources.get(layer.name, sources.get(caffe_pb2.Phase.Name(phase)))
 
 
-def _open_source(spec: str, decode: Decode, options: FeedOptions) -> Source:
+def _open_source(
+    spec: str, decode: Decode, options: FeedOptions, shuffle: bool
+) -> Source:
     kind, _, rest = spec.partition(":")
     if kind == "lmdb":
-        return LmdbSource(rest, decode)
+        return LmdbSource(rest, decode, sequential=not shuffle)
     if kind == "leveldb":
         return LevelDbSource(rest, decode)
     name, _, split = rest.partition(":")

@@ -7,6 +7,8 @@ and memory_data_layer.cpp.
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,8 +16,21 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxcaffe.data.openers import OPENERS, FeedOptions, FieldError, check_options
-from jaxcaffe.data.records import SKIP, Records, describe_sizes, draw
+from jaxcaffe.data.openers import (
+    FEED_PARAMS,
+    OPENERS,
+    FeedOptions,
+    FieldError,
+    check_options,
+)
+from jaxcaffe.data.records import (
+    SKIP,
+    Batches,
+    Records,
+    Shuffle,
+    describe_sizes,
+    draw,
+)
 from jaxcaffe.errors import (
     ConfigError,
     DataError,
@@ -27,7 +42,7 @@ from jaxcaffe.errors import (
 from jaxcaffe.proto import caffe_pb2
 
 __all__ = [
-    "FEED_TYPES",
+    "FEED_PARAMS",
     "Feed",
     "FeedOptions",
     "FeedReader",
@@ -37,9 +52,6 @@ __all__ = [
 
 BatchStruct = tuple[tuple[int, ...], np.dtype]
 """Shape and dtype of one top of a batch."""
-
-FEED_TYPES = frozenset(OPENERS)
-"""Layer types that `open_feed` takes."""
 
 
 class Feed(NamedTuple):
@@ -134,12 +146,13 @@ def open_feed(
     if opened.rand_skip:
         skip = draw(options.seed, SKIP, 0, 1)[0] % opened.rand_skip
         skip %= num_records
+    groups = opened.source.groups or (num_records,)
     records = Records(
         source=opened.source,
         tops=opened.tops,
         title=describe_layer(where, layer.name, layer.type, "").rstrip(". :"),
         seed=options.seed,
-        shuffle=opened.shuffle,
+        shuffle=Shuffle(groups, options.seed) if opened.shuffle else None,
         skip=skip,
         batch_size=opened.batch_size,
         shard=options.shard,
@@ -160,7 +173,7 @@ def open_feed(
         num_records=num_records,
         skip=skip,
         structs=structs,
-        batches=_batch(records),
+        batches=_batches(records),
         records=records,
         layer=layer,
         where=where,
@@ -180,7 +193,7 @@ def limit_labels(feed: Feed, limits: Mapping[str, tuple[int, int | None]]) -> Fe
     """
     own = {top: limit for top, limit in limits.items() if top in feed.tops}
     records = dataclasses.replace(feed.records, limits=own)
-    return feed._replace(records=records, batches=_batch(records))
+    return feed._replace(records=records, batches=_batches(records))
 
 
 class FeedReader:
@@ -280,7 +293,7 @@ def _prefetch(feed: Feed, position: int, options: FeedOptions) -> grain.IterData
     batch, offset = divmod(position, feed.batch_size)
     # After a change of batch_size the position may lie inside a batch.
     records = dataclasses.replace(feed.records, skip=feed.records.skip + offset)
-    dataset = _batch(records).slice(slice(batch, None))
+    dataset = _batches(records).slice(slice(batch, None))
     buffer = max(options.prefetch, options.threads) if options.threads else 0
     ahead = dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=options.threads, prefetch_buffer_size=buffer)
@@ -294,19 +307,20 @@ def _prefetch(feed: Feed, position: int, options: FeedOptions) -> grain.IterData
         grain.MultiprocessingOptions(
             num_workers=options.processes,
             per_worker_buffer_size=max(1, options.prefetch // options.processes),
-        )
+        ),
+        worker_init_fn=_keep_off_devices,
     )
 
 
-def _batch(records: Records) -> grain.MapDataset:
-    _, count = records.shard
-    return grain.MapDataset.source(records).batch(
-        records.batch_size // count, batch_fn=_stack
-    )
+def _keep_off_devices(worker: int, count: int) -> None:
+    """Has a worker process, in which Grain imports JAX, take no accelerator."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
 
 
-def _stack(rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return {top: np.stack([row[top] for row in rows]) for top in rows[0]}
+def _batches(records: Records) -> grain.MapDataset:
+    return grain.MapDataset.source(Batches(records))
 
 
 def _fit_images(
@@ -356,7 +370,7 @@ def _find_different(
     """Returns an index whose image differs in size from the first, and both shapes."""
     top = records.tops[0][1]
     first = records[0][top].shape
-    plain = dataclasses.replace(records, shuffle=False, skip=0, shard=(0, 1))
+    plain = dataclasses.replace(records, shuffle=None, skip=0, shard=(0, 1))
     length = len(records.source)
     for index in np.linspace(0, length - 1, min(length, 64)).astype(int).tolist():
         try:

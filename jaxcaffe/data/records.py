@@ -7,9 +7,9 @@ image_data_layer.cpp.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Mapping
-from typing import Protocol
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,9 @@ _ORDER, SKIP, _CROP = 0, 1, 2
 class Source(Protocol):
     """Records by index; what every source class offers.
 
-    A source is picklable and may be read from several threads and processes.
+    A source is picklable and may be read from several threads and processes. One that
+    reads several records at once for less offers `read_many(indices)`, which yields
+    what `source[index]` is for each.
     """
 
     groups: tuple[int, ...] | None
@@ -38,19 +40,66 @@ class Source(Protocol):
         """Returns what the record is called, for messages."""
 
 
+class Shuffle:
+    """The order of a source's records in each epoch; a function of its arguments alone.
+
+    Args:
+      groups: numbers of records that stay together, adding up to the source's length.
+      seed: of the run.
+    """
+
+    def __init__(self, groups: Sequence[int], seed: int) -> None:
+        self._groups = tuple(groups)
+        self._seed = seed
+        self.__setstate__({})
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Returns the indices (N,) int64 of the records, in the epoch's order."""
+        # The lock is held while an order is made: other threads will want the same.
+        with self._lock:
+            order = self._orders.pop(epoch, None)
+            if order is None:
+                order = self._make(epoch)
+            self._orders[epoch] = order
+            # Two, because reading ahead goes to and fro over an epoch's end.
+            while len(self._orders) > 2:
+                del self._orders[next(iter(self._orders))]
+            return order
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_groups": self._groups, "_seed": self._seed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._orders: dict[int, np.ndarray] = {}  # the one used last stands last
+
+    def _make(self, epoch: int) -> np.ndarray:
+        groups, bits = self._groups, _bits(self._seed, _ORDER, epoch)
+        starts = np.concatenate([[0], np.cumsum(groups)])
+        order = np.argsort(bits.random_raw(len(groups)), kind="stable")
+        return np.concatenate(
+            [
+                starts[group]
+                + np.argsort(bits.random_raw(groups[group]), kind="stable")
+                for group in order
+            ]
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """The endless sequence of checked records behind a feed (a Grain source).
+    """The endless sequence of checked records behind a feed.
 
-    Element p is {top: array} of record p, counted from where the feed starts, through
-    all epochs; on one of several hosts only the positions of its rows are counted.
+    Record p is {top: array}, counted from where the feed starts, through all epochs; on
+    one of several hosts only the positions of its rows are counted.
     """
 
     source: Source
     tops: tuple[tuple[str, str], ...]  # (the source's name, top)
     title: str  # file, line, layer, for messages
     seed: int
-    shuffle: bool
+    shuffle: Shuffle | None  # None: the source's order
     skip: int
     batch_size: int
     shard: tuple[int, int] = (0, 1)
@@ -58,35 +107,54 @@ class Records:
     expected: Mapping[str, tuple[tuple[int, ...], np.dtype]] | None = None
     limits: Mapping[str, tuple[int, int | None]] | None = None
 
-    def __len__(self) -> int:
-        # Grain wants a number; nobody comes this far.
-        return 2**48
-
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         """Returns {top: array} of the record at this host's row `row`."""
-        position = self._position(row)
-        index = self.index(position)
-        try:
-            record = self.source[index]
-        except CaffeError as error:
-            raise DataError(f"{self.title}: {error}") from error
-        result = {top: record[name] for name, top in self.tops}
-        if self.crop is not None:
-            top = self.tops[0][1]
-            result[top] = self._crop(result[top], position, index)
-        if self.expected is not None:
-            self._check_struct(result, index)
-        for top, (classes, ignored) in (self.limits or {}).items():
-            self._check_label(result[top], top, classes, ignored, index)
-        return result
+        batch = self._read([self._position(row)])
+        return {top: array[0] for top, array in batch.items()}
+
+    def read_batch(self, number: int) -> dict[str, np.ndarray]:
+        """Returns {top: (N, ...)} of this host's rows of batch `number`.
+
+        Raises:
+          DataError: a record is broken or does not fit; names the first such.
+        """
+        index, count = self.shard
+        local = self.batch_size // count
+        start = number * self.batch_size + index * local
+        return self._read(range(start, start + local))
 
     def index(self, position: int) -> int:
         """Returns the source's index of the record at a position of the sequence."""
         epoch, index = divmod(position + self.skip, len(self.source))
-        if not self.shuffle:
-            return index
-        groups = self.source.groups or (len(self.source),)
-        return int(_permutation(groups, self.seed, epoch)[index])
+        return index if self.shuffle is None else int(self.shuffle.order(epoch)[index])
+
+    def _read(self, positions: Sequence[int]) -> dict[str, np.ndarray]:
+        indices = [self.index(position) for position in positions]
+        batch: dict[str, np.ndarray] = {}
+        rows = zip(positions, indices, self._read_source(indices), strict=True)
+        for row, (position, index, record) in enumerate(rows):
+            for name, top in self.tops:
+                array = record[name]
+                if self.crop is not None and top == self.tops[0][1]:
+                    array = self._crop(array, position, index)
+                if self.expected is not None:
+                    self._check_struct(array, top, index)
+                if not row:
+                    batch[top] = np.empty((len(indices), *array.shape), array.dtype)
+                batch[top][row] = array
+        for top, (classes, ignored) in (self.limits or {}).items():
+            self._check_labels(batch[top], top, classes, ignored, indices)
+        return batch
+
+    def _read_source(self, indices: Sequence[int]) -> Iterable[dict[str, np.ndarray]]:
+        read_many = getattr(self.source, "read_many", None)
+        try:
+            if read_many is None:
+                yield from map(self.source.__getitem__, indices)
+            else:
+                yield from read_many(indices)
+        except CaffeError as error:
+            raise DataError(f"{self.title}: {error}") from error
 
     def _position(self, row: int) -> int:
         index, count = self.shard
@@ -112,46 +180,51 @@ class Records:
             left = drawn[1] % (width - crop_size + 1)
         return data[:, top : top + crop_size, left : left + crop_size]
 
-    def _check_struct(self, record: dict[str, np.ndarray], index: int) -> None:
+    def _check_struct(self, array: np.ndarray, top: str, index: int) -> None:
         assert self.expected is not None
-        for top, (shape, dtype) in self.expected.items():
-            array = record[top]
-            if array.shape != shape:
-                accepted = "records of one size, crop_size, or batch_size: 1"
-                if self._differs_in_channels(array.shape, shape):
-                    accepted = "records of one number of channels" + (
-                        "; transform_param { force_color: true } or { force_gray: "
-                        "true } where they are encoded"
-                    )
-                elif len(shape) == 3 and self.crop is None:
-                    accepted += "; with crop_size also the option crop_on_host=True"
-                raise self.error(
-                    index,
-                    f'top "{top}" is {describe_sizes(array.shape)}, the first '
-                    f"record's {describe_sizes(shape)}",
-                    accepted,
+        shape, dtype = self.expected[top]
+        if array.shape != shape:
+            accepted = "records of one size, crop_size, or batch_size: 1"
+            if self._differs_in_channels(array.shape, shape):
+                accepted = "records of one number of channels" + (
+                    "; transform_param { force_color: true } or { force_gray: "
+                    "true } where they are encoded"
                 )
-            if array.dtype != dtype:
-                raise self.error(
-                    index,
-                    f'top "{top}" is {array.dtype}, the first record\'s {dtype}',
-                    "records of one kind, all bytes or all float_data",
-                )
+            elif len(shape) == 3 and self.crop is None:
+                accepted += "; with crop_size also the option crop_on_host=True"
+            raise self.error(
+                index,
+                f'top "{top}" is {describe_sizes(array.shape)}, the first '
+                f"record's {describe_sizes(shape)}",
+                accepted,
+            )
+        if array.dtype != dtype:
+            raise self.error(
+                index,
+                f'top "{top}" is {array.dtype}, the first record\'s {dtype}',
+                "records of one kind, all bytes or all float_data",
+            )
 
     @staticmethod
     def _differs_in_channels(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
         return len(shape) == len(other) == 3 and shape[0] != other[0]
 
-    def _check_label(
-        self, label: np.ndarray, top: str, classes: int, ignored: int | None, index: int
+    def _check_labels(
+        self,
+        labels: np.ndarray,
+        top: str,
+        classes: int,
+        ignored: int | None,
+        indices: Sequence[int],
     ) -> None:
-        is_bad = (label < 0) | (label >= classes)
+        is_bad = (labels < 0) | (labels >= classes)
         if ignored is not None:
-            is_bad &= label != ignored
+            is_bad &= labels != ignored
         if is_bad.any():
-            value = np.asarray(label)[is_bad].flat[0]
+            row = int(np.argwhere(is_bad)[0, 0])
+            value = labels[is_bad].flat[0]
             raise self.error(
-                index,
+                indices[row],
                 f'label {value:g} in top "{top}" has no class; the net has {classes}',
                 f"0 to {classes - 1}"
                 + ("" if ignored is None else f", or ignore_label {ignored}"),
@@ -161,6 +234,28 @@ class Records:
         """Returns an error that names the layer, the record and its source."""
         place = f'{self.title}: record "{self.source.key(index)}" of {self.source!r}'
         return DataError(describe(place, problem, accepted))
+
+
+class Batches:
+    """The batches of a sequence of records: a Grain source, whose element k is batch k.
+
+    Whole batches, because what Grain does for each element costs more than reading a
+    small record.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    def __len__(self) -> int:
+        # Grain wants a number; nobody comes this far.
+        return 2**48
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        """Returns {top: (N, ...)} of this host's rows."""
+        return self._records.read_batch(number)
+
+    def __repr__(self) -> str:
+        return f"batches of {self._records.source!r}"
 
 
 def draw(seed: int, purpose: int, index: int, count: int) -> list[int]:
@@ -180,20 +275,6 @@ def _bits(seed: int, purpose: int, index: int) -> np.random.Philox:
     return np.random.Philox(
         key=np.array([seed % 2**64, purpose], np.uint64),
         counter=np.array([0, 0, 0, index], np.uint64),
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(groups: tuple[int, ...], seed: int, epoch: int) -> np.ndarray:
-    """Returns an order of sum(groups) records that keeps each group together."""
-    bits = _bits(seed, _ORDER, epoch)
-    starts = np.concatenate([[0], np.cumsum(groups)])
-    order = np.argsort(bits.random_raw(len(groups)), kind="stable")
-    return np.concatenate(
-        [
-            starts[group] + np.argsort(bits.random_raw(groups[group]), kind="stable")
-            for group in order
-        ]
     )
 
 

@@ -71,7 +71,8 @@ def convert_cifar10(
     """Makes OUT_DIR/cifar10_train_BACKEND and OUT_DIR/cifar10_test_BACKEND.
 
     Records are Datums of (3, 32, 32) pixels, planes red, green, blue, and a label; keys
-    are indices in five digits. Neither database appears before both are written.
+    are indices in five digits. A database appears only when it is whole; when the
+    train database cannot be finished, the test database may stand there already.
 
     Args:
       bin_dir: folder with data_batch_1.bin to data_batch_5.bin and test_batch.bin.

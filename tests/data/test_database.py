@@ -9,7 +9,7 @@ from jaxcaffe.errors import ConfigError, DataError
 
 plyvel_missing = False
 try:
-    import plyvel  # noqa: F401
+    import plyvel
 except ImportError:
     plyvel_missing = True
 
@@ -220,7 +220,31 @@ def test_open_database_corrupt_leveldb_is_refused(tmp_path):
     with database.create_database(str(path), "leveldb") as put:
         put(b"a", b"1")
     (path / "CURRENT").write_text("MANIFEST-999999\n")
-    with pytest.raises(DataError, match=r"db: cannot be read: "):
+    with pytest.raises(DataError, match=r"db: the LevelDB database cannot be opened"):
+        read_all(path, "leveldb")
+
+
+@pytest.mark.skipif(plyvel_missing, reason="needs plyvel")
+def test_open_database_leveldb_leaves_the_folder_as_it_is(tmp_path):
+    path = tmp_path / "db"
+    with database.create_database(str(path), "leveldb") as put:
+        put(b"a", b"1")
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    assert read_all(path, "leveldb") == [(b"a", b"1")]
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+@pytest.mark.skipif(plyvel_missing, reason="needs plyvel")
+def test_open_database_leveldb_with_a_flipped_byte_is_refused(tmp_path):
+    path = tmp_path / "db"
+    with database.create_database(str(path), "leveldb") as put:
+        put(b"a", bytes(5000))
+    plyvel.DB(str(path)).close()  # what the log holds becomes a table
+    (table,) = path.glob("*.ldb")
+    content = bytearray(table.read_bytes())
+    content[20] ^= 255
+    table.write_bytes(content)
+    with pytest.raises(DataError, match=r"db: the LevelDB database is damaged \(.*"):
         read_all(path, "leveldb")
 
 

@@ -1,6 +1,7 @@
 import gc
 import os
 import pickle
+import random
 import sys
 
 import numpy as np
@@ -66,6 +67,96 @@ def test_leveldb_source_dropped_removes_its_links(database, tmp_path, monkeypatc
     del source
     gc.collect()
     assert not list(views.iterdir())
+
+
+def test_leveldb_source_random_reads_copy_no_database(tmp_path, monkeypatch):
+    path, views = str(tmp_path / "db"), tmp_path / "views"
+    rng = random.Random(0)
+    # Keys in no order and a small buffer make tables that LevelDB wants to merge.
+    with plyvel.DB(path, create_if_missing=True, write_buffer_size=65536) as writer:
+        for index in rng.sample(range(4000), 4000):
+            datum = caffe_pb2.Datum(
+                channels=1, height=1, width=1000, data=rng.randbytes(1000), label=index
+            )
+            writer.put(b"%08d" % index, datum.SerializeToString())
+    views.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(views))
+    source = LevelDbSource(path)
+    for index in rng.choices(range(4000), k=10000):
+        assert float(source[index]["label"]) == index
+    (view,) = views.iterdir()
+    own = [f for f in view.iterdir() if f.is_file() and not f.is_symlink()]
+    # Merged, all four million bytes would lie here.
+    assert sum(file.stat().st_size for file in own) < 2_500_000
+
+
+def flip(path, offset):
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 255]))
+
+
+@pytest.fixture
+def find_file(tmp_path):
+    """Makes a LevelDB of 150 kB in its log or in a table; returns it and that file."""
+
+    def make(kind):
+        path = tmp_path / "db"
+        with plyvel.DB(str(path), create_if_missing=True, compression=None) as writer:
+            for index in range(50):
+                datum = caffe_pb2.Datum(
+                    channels=1, height=1, width=3000, data=bytes([index]) * 3000
+                )
+                writer.put(b"%08d" % index, datum.SerializeToString())
+        if kind == "ldb":
+            # What the log holds becomes a table.
+            plyvel.DB(str(path), compression=None).close()
+        file = max(path.glob(f"*.{kind}"), key=lambda file: file.stat().st_size)
+        assert file.stat().st_size > 150_000
+        return str(path), str(file)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"), [("log", "cannot be opened"), ("ldb", "is damaged")]
+)
+def test_leveldb_source_flipped_byte_raises(find_file, kind, problem):
+    path, file = find_file(kind)
+    flip(file, 75_000)
+    with pytest.raises(DataError, match=f"{problem} .*checksum mismatch") as caught:
+        LevelDbSource(path)
+    assert str(caught.value).startswith(path)
+
+
+def test_leveldb_source_truncated_table_raises_with_its_own_path(find_file):
+    path, file = find_file("ldb")
+    os.truncate(file, 75_000)
+    with pytest.raises(DataError, match=f"is damaged .*{file}"):
+        LevelDbSource(path)
+
+
+def test_leveldb_source_damaged_since_it_was_opened_names_the_record(find_file):
+    path, file = find_file("ldb")
+    source = LevelDbSource(path)
+    flip(file, 75_000)
+    again = pickle.loads(pickle.dumps(source))
+    with pytest.raises(
+        DataError, match=r'record "000000\d\d" cannot be read .*checksum'
+    ):
+        list(map(again.__getitem__, range(50)))
+
+
+def test_leveldb_source_record_gone_since_it_was_opened_raises(database):
+    source = LevelDbSource(database)
+    with plyvel.DB(database) as writer:
+        writer.delete(b"00000001")
+    again = pickle.loads(pickle.dumps(source))
+    assert float(again[2]["label"]) == 2
+    with pytest.raises(DataError, match='record "00000001" is gone'):
+        again[1]
 
 
 def test_leveldb_source_pickled_reads_the_same(database):

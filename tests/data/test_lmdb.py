@@ -1,3 +1,4 @@
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -73,6 +74,43 @@ def test_lmdb_source_database_made_anew_is_read_anew(make_lmdb):
     new = LmdbSource(make_lmdb([np.full((1, 1, 1), 77, np.uint8)]))
     assert new[0]["data"].item() == 77
     assert old[1]["data"].flat[0] == 1
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_lmdb_source_reads_ahead_where_it_is_read_in_order(
+    make_lmdb, monkeypatch, sequential
+):
+    path, opened, real = make_lmdb(rows()), [], lmdb.open
+    monkeypatch.setattr(
+        lmdb, "open", lambda *args, **kw: opened.append(kw) or real(*args, **kw)
+    )
+    source = LmdbSource(path, sequential=sequential)
+    assert [kw["readahead"] for kw in opened] == [sequential]
+    # LMDB opens a file once in a process: the other kind shares what is open.
+    assert LmdbSource(path, sequential=not sequential)._environment() is (
+        source._environment()
+    )
+
+
+def test_lmdb_source_read_many_is_what_indices_give(make_lmdb):
+    source = LmdbSource(make_lmdb(rows()))
+    found = [int(row["label"]) for row in source.read_many([3, 0, 3])]
+    assert found == [3, 0, 3]
+
+
+def test_lmdb_source_record_that_lmdb_cannot_read_names_the_key(make_lmdb, monkeypatch):
+    source = LmdbSource(make_lmdb(rows()))
+
+    class Broken:
+        def begin(self):
+            return contextlib.nullcontext(self)
+
+        def get(self, key):
+            raise lmdb.CorruptedError("page 7")
+
+    monkeypatch.setattr(source, "_environment", Broken)
+    with pytest.raises(DataError, match=r'db: record "00000001_db" cannot .*page 7'):
+        source[1]
 
 
 def test_lmdb_source_many_threads_read_right_records(make_lmdb):

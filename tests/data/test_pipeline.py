@@ -1,6 +1,12 @@
+import gc
 import itertools
+import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import h5py
@@ -11,8 +17,10 @@ from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcaffe.data import pipeline
+from jaxcaffe.config import default_config
+from jaxcaffe.data import openers, pipeline
 from jaxcaffe.data.pipeline import FeedOptions, FeedReader, limit_labels, open_feed
+from jaxcaffe.data.records import Shuffle
 from jaxcaffe.errors import CaffeError, ConfigError, DataError, PrototxtError
 from jaxcaffe.proto import caffe_pb2
 
@@ -523,7 +531,63 @@ def test_encoded_records_follow_force_color_and_force_gray(tmp_path):
     assert shapes == [(1, 5, 4), (3, 5, 4), (1, 5, 4)]
 
 
-def test_feed_types_are_those_that_open(layer):
-    for type_ in pipeline.FEED_TYPES:
+def test_feed_params_are_the_types_that_open(layer):
+    assert set(pipeline.FEED_PARAMS) == set(openers.OPENERS)
+    for type_, param in pipeline.FEED_PARAMS.items():
         with pytest.raises(PrototxtError, match=r"tops?\b|no top|batch_size"):
             open_feed(layer(f'name: "d" type: "{type_}"'), TRAIN, SYNCHRONOUS, "net:3")
+        field = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[param]
+        assert "batch_size" in field.message_type.fields_by_name
+
+
+def test_feed_options_defaults_are_the_config_s():
+    data, options = default_config().data, FeedOptions()
+    for name in ("threads", "prefetch", "processes", "shuffle", "resize", "size"):
+        assert getattr(options, name) == data[name], name
+
+
+def test_shuffled_reading_reads_a_database_without_reading_ahead(database, monkeypatch):
+    opened, real = [], lmdb.open
+    monkeypatch.setattr(
+        lmdb, "open", lambda *args, **kw: opened.append(kw) or real(*args, **kw)
+    )
+    for shuffle, phase in ((True, TRAIN), (True, TEST), (False, TRAIN)):
+        gc.collect()
+        open_data(database, SYNCHRONOUS._replace(shuffle=shuffle), phase)
+    assert [kw["readahead"] for kw in opened] == [False, True, True]
+
+
+def test_shuffle_threads_at_an_epoch_s_end_make_each_order_once(monkeypatch):
+    made, real = [], Shuffle._make
+    monkeypatch.setattr(
+        Shuffle, "_make", lambda self, epoch: made.append(epoch) or real(self, epoch)
+    )
+    shuffle = Shuffle((100,), 3)
+    expected = {epoch: real(shuffle, epoch).tolist() for epoch in (4, 5)}
+
+    def read():
+        for epoch in (4, 5) * 20:
+            assert shuffle.order(epoch).tolist() == expected[epoch]
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(read) for _ in range(4)]:
+            future.result()
+    assert sorted(made) == [4, 5]
+    assert pickle.loads(pickle.dumps(shuffle)).order(4).tolist() == expected[4]
+
+
+def test_worker_processes_stay_off_accelerators():
+    code = (
+        "import grain, jax; from jaxcaffe.data.pipeline import _keep_off_devices; "
+        "_keep_off_devices(0, 1); "
+        "print(jax.config.jax_platforms, jax.default_backend())"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["cpu", "cpu"]

@@ -6,7 +6,8 @@ ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar under downloads/manual of it
 and prepares them once:
 
   pip install 'jaxcaffe[tfds-prepare]'
-  tfds build imagenet2012 --file_format=array_record
+  python -c "import tensorflow_datasets as tfds; tfds.builder(
+      'imagenet2012', file_format='array_record').download_and_prepare()"
   python -m jaxcaffe.train configs/caffenet_tfds.py
 
 The mean image, data/ilsvrc12/imagenet_mean.binaryproto, is needed here too.

@@ -157,6 +157,10 @@ def _import_tfds() -> Any:
     return importlib.import_module("tensorflow_datasets")
 
 
+def _prepare_call(name: str) -> str:
+    return f'tfds.builder("{name}", file_format="array_record").download_and_prepare()'
+
+
 def _find_builder(name: str, data_dir: str | None) -> Any:
     tfds = _import_tfds()
     where = f"tfds:{name}"
@@ -176,8 +180,7 @@ def _find_builder(name: str, data_dir: str | None) -> Any:
             describe(
                 where,
                 f"not prepared in {data_dir or 'the default data_dir'}",
-                f"`tfds build {name} --file_format=array_record`, once, where "
-                "TensorFlow is installed",
+                f"{_prepare_call(name)}, once, where TensorFlow is installed",
             )
         )
     file_format = getattr(builder.info.file_format, "value", None)
@@ -186,8 +189,7 @@ def _find_builder(name: str, data_dir: str | None) -> Any:
             describe(
                 where,
                 f"stored as {file_format}, which has no random access",
-                f"`tfds build {name} --file_format=array_record`, or "
-                "`tfds convert_format --out_file_format=array_record`",
+                f"{_prepare_call(name)}, with another data_dir",
             )
         )
     features = builder.info.features

@@ -105,7 +105,7 @@ class BatchNorm(nnx.Module):
       LayerError: bottom of fewer than 2 axes.
 
     Source: caffe/src/caffe/layers/batch_norm_layer.cpp, LayerSetUp and Forward_cpu.
-    Differs: none.
+    Differs: what a test net adds to the statistics is dropped after the batch.
     """
 
     blobs = ("mean", "variance", "scale_factor")

@@ -183,7 +183,7 @@ def test_tfds_source_wrong_name_split_or_folder_raises(data_dir, tmp_path):
         TfdsSource("imagenet2012", "test", data_dir)
     with pytest.raises(DataError, match=r"split cannot be read"):
         TfdsSource("imagenet2012", "train[x]", data_dir)
-    with pytest.raises(DataError, match=r"not prepared in .*tfds build imagenet2012"):
+    with pytest.raises(DataError, match=r"not prepared in .*builder.*imagenet2012"):
         TfdsSource("imagenet2012", "train", str(tmp_path))
 
 

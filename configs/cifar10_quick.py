@@ -5,6 +5,14 @@ r"""Caffe's quick CIFAR-10 net, first stage of its tutorial.
     data/cifar10/cifar10_train_lmdb data/cifar10/mean.binaryproto
   python -m jaxcaffe.train configs/cifar10_quick.py
 
+With the images as JPEG or PNG files and lists of them (`path label` lines), in place of
+the first command:
+
+  python -m jaxcaffe.tools.convert_imageset IMAGES/ IMAGES/train.txt \
+    data/cifar10/cifar10_train_lmdb
+  python -m jaxcaffe.tools.convert_imageset IMAGES/ IMAGES/test.txt \
+    data/cifar10/cifar10_test_lmdb
+
 The second stage, at a tenth of the rate, goes on from the first one's end:
 
   python -m jaxcaffe.train configs/cifar10_quick.py --resume \
@@ -12,8 +20,9 @@ The second stage, at a tenth of the rate, goes on from the first one's end:
 
 Cost: 4000 and then 1000 iterations of 100 images of 32x32 pixels, about 1.9e13
 multiplications, four times those of fashion_mnist.py: better on a GPU.
-Expected: 75 % of the 10,000 test images after the second stage (Caffe's tutorial: about
-75 %), a few less after the first.
+Expected: about 71 % of the 10,000 test images after the first stage and 75 % after the
+second, as Caffe's tutorial has it. Measured on the images as JPEG files, seed 1: 70.8 %
+and 74.4 %, in 30 minutes on two busy CPU cores.
 """
 
 import ml_collections

@@ -59,6 +59,10 @@ the net learns, yet stays behind in every seed, by 2.2 to 2.8 at the end. Shuffl
 while reading makes the list's order irrelevant. So a list sorted by class needs
 convert_imageset --shuffle, or data.shuffle=True.
 
+Not explained: in file order the displayed training loss is up from 310 to 330, just
+after the rate is cut, in four of five seeds; not so with a shuffle. The cross is at the
+last displayed iteration that all five seeds by class reached.
+
 Curves: 2026-11-22_file_order.png, by
 
   arm() { seq -s, -f "$runs/$1_%g" 5; }

@@ -40,7 +40,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.batch = "global"  # batch_size is "global", or "per_device" as in Caffe
     config.max_iter = 0  # 0: the solver's max_iter
     config.data = ml_collections.ConfigDict()
-    config.data.source_train = ""  # "": as the prototxt says; or "tfds:NAME:SPLIT"
+    # "": as the prototxt says; or "tfds:NAME:SPLIT", "lmdb:PATH", "leveldb:PATH"
+    config.data.source_train = ""
     config.data.source_test = ""  # the same for test nets
     config.data.tfds_dir = ""  # where TFDS keeps its data sets; "": its default
     config.data.resize = "none"  # TFDS images: "warp" to size x size, "short" side

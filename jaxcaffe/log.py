@@ -37,12 +37,36 @@ class GlogFormatter(logging.Formatter):
         )
 
 
+class Memory(logging.Handler):
+    """Keeps the lines that come before there is a file for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keeps one line."""
+        self.records.append(record)
+
+
 @contextlib.contextmanager
-def logging_to(path: str | None) -> Iterator[None]:
+def remembering() -> Iterator[Memory]:
+    """Yields the memory of what is logged, for `logging_to`."""
+    memory = Memory()
+    logger.addHandler(memory)
+    try:
+        yield memory
+    finally:
+        logger.removeHandler(memory)
+
+
+@contextlib.contextmanager
+def logging_to(path: str | None, memory: Memory | None = None) -> Iterator[None]:
     """Sends the project's log to stderr, or appends it to the file `path`, as well.
 
     Args:
       path: a file in a folder that exists; None for stderr.
+      memory: whose lines come first; it remembers no more from now on.
 
     Raises:
       ConfigError: the file cannot be written.
@@ -59,6 +83,10 @@ def logging_to(path: str | None) -> Iterator[None]:
             ) from error
     handler.setFormatter(GlogFormatter())
     logger.addHandler(handler)
+    if memory is not None:
+        logger.removeHandler(memory)
+        for record in memory.records:
+            handler.handle(record)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:

@@ -95,7 +95,7 @@ def train(
     """
     # Before anything asks for a device: precision decides how devices are started.
     runs.set_precision(config.precision)
-    with log.logging_to(None):
+    with log.logging_to(None), log.remembering() as memory:
         prepare(config.prepare)
         workdir = runs.find_workdir(config)
         folder = os.path.join(workdir, "snapshots")
@@ -110,7 +110,7 @@ def train(
         _log_circumstances(run, note)
         with (
             checkpoint.hold_workdir(workdir),
-            log.logging_to(os.path.join(workdir, "train.log")),
+            log.logging_to(os.path.join(workdir, "train.log"), memory),
             signals.watch_signals() as poll,
         ):
             if snapshot or resume:

@@ -60,6 +60,7 @@ def test_caffenet_tfds_differs_from_its_parent_in_the_records_alone():
         "workdir",
         "data.source_train",
         "data.source_test",
+        "data.resize",
         "data.shuffle",
         "data.processes",
     }

@@ -49,13 +49,16 @@ def test_golden_run_losses_weights_and_scores_equal_caffes(case):
     slack = 10 * meta["sensitivity"]["losses"]
     train_step = run.compile_train_step(opened)
     feed = run.open_device_feed(opened, opened.train)
-    tests = [
-        (fed, run.compile_eval_step(opened, fed), run.open_device_feed(opened, fed))
-        for fed in opened.tests
-    ]
     jobs = [
-        loop.TestJob(fed.net, step, ({}, {}), device_feed, fed.test_iter)
-        for fed, step, device_feed in tests
+        loop.TestJob(
+            net=fed.net,
+            eval_step=run.compile_eval_step(opened, fed),
+            zero_sums=run.make_zero_sums(opened, fed),
+            own=({}, {}),
+            feed=run.open_device_feed(opened, fed),
+            test_iter=fed.test_iter,
+        )
+        for fed in opened.tests
     ]
     expected_scores = json.loads(pathlib.Path("test_scores.json").read_text())
     losses, rates, scores = [], [], []
@@ -71,12 +74,13 @@ def test_golden_run_losses_weights_and_scores_equal_caffes(case):
             if iteration == meta["max_iter"]:
                 break
             rates.append(float(opened.schedule(iteration)))
-            state, outputs = train_step(state, next(feed))
-            losses.append(float(outputs["loss"]))
+            state, report = train_step(state, next(feed))
+            assert float(report.rate) == rates[-1]
+            losses.append(float(report.outputs["loss"]))
     finally:
         feed.close()
-        for _, _, device_feed in tests:
-            device_feed.close()
+        for job in jobs:
+            job.feed.close()
 
     np.testing.assert_allclose(rates, np.load("lrs.npy"), rtol=1e-6)
     golden = np.load("losses.npy")

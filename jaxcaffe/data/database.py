@@ -16,10 +16,9 @@ import lmdb
 
 from jaxcaffe.data.datum import describe_record
 from jaxcaffe.data.leveldb_view import (
-    View,
     close_view,
-    describe_error,
     import_plyvel,
+    iterate,
     open_view,
 )
 from jaxcaffe.errors import ConfigError, DataError, describe, nearest
@@ -251,20 +250,9 @@ def _lmdb_records(environment: Any) -> Iterator[tuple[bytes, bytes]]:
 def _read_leveldb(path: str) -> Iterator[Database]:
     view = open_view(path)
     try:
-        yield Database(None, _leveldb_records(view))
+        yield Database(None, iterate(view))
     finally:
         close_view(view)
-
-
-def _leveldb_records(view: View) -> Iterator[tuple[bytes, bytes]]:
-    try:
-        with view.database.iterator(verify_checksums=True, fill_cache=False) as records:
-            yield from records
-    except import_plyvel().Error as error:
-        reason = describe_error(error, view)
-        raise DataError(
-            describe(view.path, f"the LevelDB database is damaged ({reason})")
-        ) from error
 
 
 def _check_kind(path: str, backend: str) -> None:

@@ -16,6 +16,7 @@ from jaxcaffe.data.leveldb_view import (
     close_view,
     describe_error,
     import_plyvel,
+    iterate,
     open_view,
 )
 from jaxcaffe.data.lmdb import Row, read_record
@@ -51,16 +52,7 @@ class LevelDbSource:
         self._lock = threading.Lock()
         self._held: View | None = None
         view = self._view()
-        try:
-            with view.database.iterator(
-                include_value=False, verify_checksums=True, fill_cache=False
-            ) as keys:
-                self._keys = tuple(keys)
-        except import_plyvel().Error as error:
-            reason = describe_error(error, view)
-            raise DataError(
-                describe(path, f"the LevelDB database is damaged ({reason})")
-            ) from error
+        self._keys: tuple[bytes, ...] = tuple(iterate(view, include_value=False))
         if not self._keys:
             raise DataError(describe(path, "the LevelDB database holds no record"))
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -91,6 +92,31 @@ def close_view(view: View) -> None:
     if view.process == os.getpid():
         view.database.close()
         shutil.rmtree(view.folder, ignore_errors=True)
+
+
+def iterate(view: View, include_value: bool = True) -> Iterator[Any]:
+    """Yields (key, value) of each record in the order of the keys, or the keys alone.
+
+    Raises:
+      DataError: a table is damaged.
+    """
+    is_empty = True
+    problem = "its tables hold no record that can be read"
+    try:
+        with view.database.iterator(
+            include_value=include_value, verify_checksums=True, fill_cache=False
+        ) as records:
+            for record in records:
+                is_empty = False
+                yield record
+            # plyvel takes a damaged last block for the end; a seek tells them apart,
+            # unless there is no other block.
+            records.seek(b"")
+        if not is_empty or not view.database.approximate_size(b"", b"\xff" * 64):
+            return
+    except import_plyvel().Error as error:
+        problem = describe_error(error, view)
+    raise DataError(describe(view.path, f"the LevelDB database is damaged ({problem})"))
 
 
 def describe_error(error: Exception, view: View) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -152,14 +153,7 @@ def open_environment(path: str, readahead: bool = True) -> lmdb.Environment:
         environment = _environments.get(key)
         if environment is None:
             try:
-                environment = lmdb.open(
-                    path,
-                    subdir=is_folder,
-                    readonly=True,
-                    lock=False,
-                    readahead=readahead,
-                    max_spare_txns=32,
-                )
+                environment = _open(path, is_folder, readahead)
             except lmdb.Error as error:
                 raise DataError(
                     describe(path, f"the LMDB database cannot be opened ({error})")
@@ -167,6 +161,26 @@ def open_environment(path: str, readahead: bool = True) -> lmdb.Environment:
             _check_size(environment, path, status.st_size)
             _environments[key] = environment
         return environment
+
+
+def _open(path: str, is_folder: bool, readahead: bool) -> lmdb.Environment:
+    # An environment that a reading thread was the last to hold leaves _environments a
+    # moment before LMDB has closed it.
+    deadline = time.monotonic() + 2
+    while True:
+        try:
+            return lmdb.open(
+                path,
+                subdir=is_folder,
+                readonly=True,
+                lock=False,
+                readahead=readahead,
+                max_spare_txns=32,
+            )
+        except lmdb.Error as error:
+            if "already open" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.001)
 
 
 def read_record(value: bytes, key: bytes, decode: Decode, path: str) -> Row:

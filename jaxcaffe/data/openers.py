@@ -302,7 +302,9 @@ def _open_source(
     if kind != "tfds" or not name or not split:
         raise ConfigError(
             describe(
-                "sources", f'"{spec}"', "tfds:NAME:SPLIT, lmdb:PATH or leveldb:PATH"
+                "data.source_train or data.source_test",
+                f'"{spec}" names no source',
+                "tfds:NAME:SPLIT, lmdb:PATH or leveldb:PATH",
             )
         )
     return TfdsSource(

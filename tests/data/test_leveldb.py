@@ -121,11 +121,17 @@ def find_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "problem"), [("log", "cannot be opened"), ("ldb", "is damaged")]
+    ("kind", "offset", "problem"),
+    [
+        ("log", 75_000, "cannot be opened"),
+        ("ldb", 20, "is damaged"),
+        ("ldb", 75_000, "is damaged"),
+        ("ldb", 148_000, "is damaged"),  # the last block of records
+    ],
 )
-def test_leveldb_source_flipped_byte_raises(find_file, kind, problem):
+def test_leveldb_source_flipped_byte_raises(find_file, kind, offset, problem):
     path, file = find_file(kind)
-    flip(file, 75_000)
+    flip(file, offset)
     with pytest.raises(DataError, match=f"{problem} .*checksum mismatch") as caught:
         LevelDbSource(path)
     assert str(caught.value).startswith(path)

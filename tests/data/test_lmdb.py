@@ -92,6 +92,15 @@ def test_lmdb_source_reads_ahead_where_it_is_read_in_order(
     )
 
 
+def test_lmdb_source_waits_for_an_environment_that_is_being_closed(make_lmdb):
+    path = make_lmdb(rows())
+    other = lmdb.open(path, readonly=True, lock=False)
+    timer = threading.Timer(0.1, other.close)
+    timer.start()
+    assert len(LmdbSource(path)) == 5
+    timer.join()
+
+
 def test_lmdb_source_read_many_is_what_indices_give(make_lmdb):
     source = LmdbSource(make_lmdb(rows()))
     found = [int(row["label"]) for row in source.read_many([3, 0, 3])]

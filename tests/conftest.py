@@ -4,6 +4,7 @@ import atexit
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 import lmdb
@@ -11,6 +12,11 @@ import numpy as np
 import pytest
 
 from jaxcaffe.proto import binary, caffe_pb2
+
+# A shell that starts the suite in the background has it ignore SIGINT, which the
+# processes that tests start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Most of the suite's time is compilation, and many tests compile the same programs,
 # some of them in processes of their own; all of them, pytest's workers included, share

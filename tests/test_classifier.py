@@ -211,7 +211,7 @@ def test_weights_come_from_a_snapshot_too(tmp_path, tiny):
         1,
     )
     manager = checkpoint.open_snapshots(str(tmp_path / "snapshots"), 0)
-    path = checkpoint.save(manager, state, {}, 0)
+    path = checkpoint.save(manager, state, {})
     checkpoint.wait(manager)
     manager.close()
     inputs = images((6, 5))
@@ -252,7 +252,7 @@ def test_batch_norm_statistics_are_weights_too(tmp_path):
     }
     trained = init_state(params, stats, optax.trace(0.9), jax.random.key(0), 1)
     manager = checkpoint.open_snapshots(str(tmp_path / "snapshots"), 0)
-    path = checkpoint.save(manager, trained, {}, 0)
+    path = checkpoint.save(manager, trained, {})
     checkpoint.wait(manager)
     manager.close()
     inputs = images((6, 5))

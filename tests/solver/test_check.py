@@ -16,7 +16,7 @@ def test_check_solver_ordinary_file_passes(parse):
 def test_check_solver_borders_pass(parse):
     check_solver(
         parse(
-            "base_lr: 0 momentum: 0 max_iter: 0 display: 0 snapshot: 0 test_iter: 0 "
+            "base_lr: 0 momentum: 0 max_iter: 0 display: 0 snapshot: 0 test_iter: 1 "
             "iter_size: 1 average_loss: 1 clip_gradients: -1"
         )
     )
@@ -33,7 +33,7 @@ def test_check_solver_borders_pass(parse):
         ("test_interval: -5", "test_interval is -5. Accepted: test_interval >= 0."),
         (
             "test_iter: 2 test_iter: -1",
-            "a test_iter is -1. Accepted: test_iter >= 0.",
+            "a test_iter is -1. Accepted: test_iter >= 1.",
         ),
         ("momentum: -0.5", "momentum is -0.5. Accepted: momentum from 0 to 1."),
         ("momentum: 1.5", "momentum is 1.5. Accepted: momentum from 0 to 1."),

@@ -14,9 +14,9 @@ def label_limits(net: Net) -> dict[str, tuple[int, int | None]]:
 
     Returns:
       Feed top -> (number of classes, ignore_label or None), for tops that reach the
-      label bottom of a SoftmaxWithLoss, HingeLoss or Accuracy layer, directly or
-      through splits. Of several such layers the fewest classes count, and an
-      ignore_label that any of them has.
+      label bottom of a layer that counts classes (SoftmaxWithLoss, Accuracy...),
+      directly or through splits. Of several such layers the fewest classes count, and
+      an ignore_label that any of them has.
     """
     origin: dict[str, str] = {}
     limits: dict[str, tuple[int, int | None]] = {}
@@ -42,7 +42,9 @@ def _limit(net: Net, node: Node) -> tuple[int, int | None] | None:
     param: caffe_pb2.LossParameter | caffe_pb2.AccuracyParameter = layer.loss_param
     if layer.type == "SoftmaxWithLoss":
         axis = layer.softmax_param.axis
-    elif layer.type == "HingeLoss":
+    elif layer.type == "InfogainLoss":
+        axis = layer.infogain_loss_param.axis
+    elif layer.type in ("HingeLoss", "MultinomialLogisticLoss"):
         axis = 1
     elif layer.type == "Accuracy":
         axis, param = layer.accuracy_param.axis, layer.accuracy_param

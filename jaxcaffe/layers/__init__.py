@@ -6,14 +6,21 @@ Follows caffe/src/caffe/layer_factory.cpp.
 from jaxcaffe.layers import (
     accuracy,
     activation,
+    batch,
     conv,
+    dropout,
     elementwise,
     feed,
     linear,
     loss,
     norm,
     pooling,
+    recurrent,
+    reduce,
+    reshape,
     shape,
+    softmax,
+    table,
 )
 from jaxcaffe.layers.registry import LayerType, layer_types, lookup
 
@@ -21,7 +28,9 @@ __all__ = [
     "LayerType",
     "accuracy",
     "activation",
+    "batch",
     "conv",
+    "dropout",
     "elementwise",
     "feed",
     "layer_types",
@@ -30,5 +39,10 @@ __all__ = [
     "loss",
     "norm",
     "pooling",
+    "recurrent",
+    "reduce",
+    "reshape",
     "shape",
+    "softmax",
+    "table",
 ]

@@ -1,4 +1,4 @@
-"""Functions of one element each, and dropout.
+"""Functions of one element each.
 
 Follows caffe/src/caffe/layers/neuron_layer.cpp and the layers derived from it.
 """
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -103,25 +104,72 @@ class TanH(nnx.Module):
         return jnp.tanh(bottom)
 
 
-@register("Dropout", bottoms=1, tops=1, random=True)
-class Dropout(nnx.Module):
-    """Sets elements to 0 at random while training, and scales up the others.
+@register("PReLU", bottoms=1, tops=1)
+class PReLU(nnx.Module):
+    """Scales negative values by a learned slope.
 
-    TRAIN: top = bottom * mask / (1 - dropout_ratio), each element of mask 1 with
-    probability 1 - dropout_ratio and 0 otherwise. TEST: top = bottom.
+    top = bottom if bottom > 0, else slope * bottom. At exactly 0 the gradient is that
+    of the negative side.
+
+    Blobs: slope (C,) float32, or () with channel_shared; 0.25 unless filler says
+    otherwise.
 
     Args of the call:
-      bottom: float32, any shape.
-      key: JAX random key of this forward pass; not used in TEST.
+      bottom: (N, C, ...) float32.
 
     Returns:
       float32, the same shape.
 
     Raises:
-      LayerError: dropout_ratio is not in [0, 1).
+      LayerError: the bottom has fewer than two axes; whatever the filler refuses.
 
-    Source: caffe/src/caffe/layers/dropout_layer.cpp. Differs: the mask comes from
-    JAX's generator; a ratio outside [0, 1) is refused in every build.
+    Source: caffe/src/caffe/layers/prelu_layer.cpp; He et al., "Delving Deep into
+    Rectifiers" (2015). Differs: none.
+    """
+
+    blobs = ("slope",)
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.prelu_param
+        shape = bottom_shapes[0]
+        if len(shape) < 2:
+            raise LayerError(
+                f"the bottom has shape {shape}", "a bottom of two or more axes, N x C"
+            )
+        filler = param.filler
+        if not param.HasField("filler"):
+            filler = caffe_pb2.FillerParameter(type="constant", value=0.25)
+        slope_shape = () if param.channel_shared else (shape[1],)
+        self.slope = nnx.Param(fill(filler, rngs.params(), slope_shape))
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        slope = self.slope.get_value()
+        if slope.ndim:
+            slope = slope.reshape(-1, *[1] * (bottom.ndim - 2))
+        return jnp.where(bottom > 0, bottom, slope * bottom)
+
+
+@register("ELU", bottoms=1, tops=1)
+class ELU(nnx.Module):
+    """Bends negative values towards -alpha.
+
+    top = bottom if bottom > 0, else alpha * (exp(bottom) - 1). At exactly 0 the
+    gradient is alpha.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Source: caffe/src/caffe/layers/elu_layer.cpp. Differs: none.
     """
 
     def __init__(
@@ -131,17 +179,157 @@ class Dropout(nnx.Module):
         phase: int,
         rngs: nnx.Rngs,
     ) -> None:
-        self.dropout_ratio = layer.dropout_param.dropout_ratio
-        if not 0 <= self.dropout_ratio < 1:
-            raise LayerError(
-                f"dropout_ratio is {self.dropout_ratio:g}", "0 up to, not including, 1"
-            )
-        self.drops = phase == caffe_pb2.TRAIN and self.dropout_ratio > 0
+        self.alpha = layer.elu_param.alpha
 
-    def __call__(self, bottom: jax.Array, *, key: jax.Array) -> jax.Array:
+    def __call__(self, bottom: jax.Array) -> jax.Array:
         """Applies the layer to one bottom; see the class."""
-        if not self.drops:
-            return bottom
-        keep = 1 - self.dropout_ratio
-        mask = jax.random.bernoulli(key, keep, bottom.shape)
-        return jnp.where(mask, bottom * (1 / keep), jnp.zeros_like(bottom))
+        # Held at 0 where not used: an overflow there would make the gradient NaN.
+        negative = jnp.where(bottom > 0, 0, bottom)
+        return jnp.where(bottom > 0, bottom, self.alpha * jnp.expm1(negative))
+
+
+@register("BNLL", bottoms=1, tops=1)
+class BNLL(nnx.Module):
+    """A smooth ReLU: top = log(1 + exp(bottom)), computed without overflow.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Source: caffe/src/caffe/layers/bnll_layer.cpp. Differs: none.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        pass
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        return jax.nn.softplus(bottom)
+
+
+@register("Swish", bottoms=1, tops=1)
+class Swish(nnx.Module):
+    """Weighs each value by its sigmoid: top = bottom / (1 + exp(-beta * bottom)).
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Source: caffe/src/caffe/layers/swish_layer.cpp. Differs: none.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.beta = layer.swish_param.beta
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        return bottom * jax.nn.sigmoid(self.beta * bottom)
+
+
+@register("AbsVal", bottoms=1, tops=1)
+class AbsVal(nnx.Module):
+    """Drops the sign: top = |bottom|. At exactly 0 the gradient is 0.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Source: caffe/src/caffe/layers/absval_layer.cpp. Differs: none.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        pass
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        # Not `abs`, whose gradient at 0 is 1.
+        return jax.lax.stop_gradient(jnp.sign(bottom)) * bottom
+
+
+@register("Clip", bottoms=1, tops=1)
+class Clip(nnx.Module):
+    """Holds values between min and max; a value on either border passes a gradient.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Raises:
+      LayerError: min or max is not given.
+
+    Source: caffe/src/caffe/layers/clip_layer.cpp. Differs: none.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.min, self.max = layer.clip_param.min, layer.clip_param.max
+        for field in ("min", "max"):
+            if not layer.clip_param.HasField(field):
+                raise LayerError(f"no {field}", "clip_param { min: ... max: ... }")
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        # `where`, for `clip` would give half a gradient on the borders.
+        top = jnp.where(bottom > self.max, self.max, bottom)
+        return jnp.where(top < self.min, self.min, top)
+
+
+@register("Threshold", bottoms=1, tops=1)
+class Threshold(nnx.Module):
+    """Tells which values lie above threshold: top = 1 if bottom > threshold, else 0.
+
+    It passes no gradient.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Source: caffe/src/caffe/layers/threshold_layer.cpp. Differs: Caffe aborts when a
+    gradient reaches it; here that gradient ends.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.threshold = layer.threshold_param.threshold
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        return (bottom > self.threshold).astype(bottom.dtype)

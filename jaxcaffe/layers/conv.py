@@ -1,6 +1,7 @@
-"""Convolution over any number of spatial axes.
+"""Convolution over any number of spatial axes, forwards, backwards and laid out.
 
-Follows caffe/src/caffe/layers/base_conv_layer.cpp and conv_layer.cpp.
+Follows caffe/src/caffe/layers/base_conv_layer.cpp, conv_layer.cpp, deconv_layer.cpp
+and im2col_layer.cpp.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from flax import nnx
 from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.fillers import fill
+from jaxcaffe.layers.geometry import read_geometry
 from jaxcaffe.layers.registry import register
-from jaxcaffe.ops.convolution import convolution
+from jaxcaffe.ops.convolution import convolution, deconvolution, im2col
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
 
@@ -59,38 +61,23 @@ class Convolution(nnx.Module):
     ) -> None:
         param = layer.convolution_param
         shape = bottom_shapes[0]
-        for index, other in enumerate(bottom_shapes):
-            if other != shape:
-                raise LayerError(
-                    f"bottom {index} has shape {other}, bottom 0 {shape}",
-                    "bottoms of one shape",
-                )
+        _check_alike(bottom_shapes)
         self.axis = canonical_axis("axis", param.axis, shape)
         channels, size = shape[self.axis], shape[self.axis + 1 :]
-        kernel = _kernel(param, len(size))
-        self.stride = _spatial(param, "stride", len(size), 1)
-        pad = _spatial(param, "pad", len(size), 0)
-        self.dilation = _repeated(param.dilation, "dilation", len(size), 1)
-        for field, values in [("stride", self.stride), ("dilation", self.dilation)]:
-            if 0 in values:
-                raise LayerError(f"{field} is 0", f"{field} of 1 or more")
+        self.geometry = read_geometry(param, len(size))
         self.pad = tuple(
-            _pads(*geometry)
-            for geometry in zip(
-                size, kernel, self.stride, pad, self.dilation, strict=True
+            _pads(*sizes)
+            for sizes in zip(
+                size,
+                self.geometry.extent,
+                self.geometry.stride,
+                self.geometry.pad,
+                strict=True,
             )
         )
-
-        num_output, self.group = param.num_output, param.group
-        if num_output == 0:
-            raise LayerError("num_output is 0", "num_output of 1 or more")
-        for field, value in [("channels", channels), ("num_output", num_output)]:
-            if self.group == 0 or value % self.group:
-                raise LayerError(
-                    f"group {self.group} does not divide {field} {value}",
-                    "a common divisor of the bottom's channels and num_output",
-                )
-        weight_shape = (num_output, channels // self.group, *kernel)
+        self.group = param.group
+        num_output = _check_outputs(param, channels)
+        weight_shape = (num_output, channels // self.group, *self.geometry.kernel)
         self.weight = nnx.Param(fill(param.weight_filler, rngs.params(), weight_shape))
         self.bias = (
             nnx.Param(fill(param.bias_filler, rngs.params(), (num_output,)))
@@ -109,78 +96,196 @@ class Convolution(nnx.Module):
         top = convolution(
             images,
             self.weight.get_value(),
-            stride=self.stride,
+            stride=self.geometry.stride,
             pad=self.pad,
-            dilation=self.dilation,
+            dilation=self.geometry.dilation,
             group=self.group,
         )
         if self.bias is not None:
-            top += self.bias.get_value().reshape(-1, *[1] * len(self.stride))
+            top += self.bias.get_value().reshape(-1, *[1] * len(self.pad))
         return top.reshape(*batch, *top.shape[1:])
 
 
-def _kernel(param: caffe_pb2.ConvolutionParameter, axes: int) -> tuple[int, ...]:
-    kernel = _spatial(param, "kernel", axes, 0)
-    if 0 in kernel:
-        given = param.kernel_size or param.HasField("kernel_h")
-        problem = f"kernel sizes are {kernel}" if given else "no kernel_size"
-        raise LayerError(problem, f"sizes above 0: {_accepted('kernel_size', axes)}")
-    return kernel
+@register("Deconvolution", bottoms=(1, None), tops=(1, None), equal_counts=True)
+class Deconvolution(nnx.Module):
+    """Adds num_output filters up, one at every pixel: a convolution backwards.
 
+    top[n, k, i * stride - pad + t * dilation...] is bias[k] plus the sum of
+    weight[c, k, t...] * bottom[n, c, i...] over all that fall on it, c running over the
+    channels of k's group. Several bottoms are treated alike. With group C, num_output
+    C and filler bilinear it enlarges images by interpolation.
 
-def _spatial(
-    param: caffe_pb2.ConvolutionParameter, field: str, axes: int, default: int
-) -> tuple[int, ...]:
-    """Reads stride, pad or kernel, given once, per axis, or as _h and _w."""
-    repeated = "kernel_size" if field == "kernel" else field
-    values = getattr(param, repeated)
-    names = [f"{field}_h", f"{field}_w"]
-    given = [name for name in names if param.HasField(name)]
-    if not given:
-        return _repeated(values, repeated, axes, default)
-    if axes != 2:
-        raise LayerError(
-            f"{given[0]} is set for {axes} spatial axes", _accepted(repeated, axes)
+    Blobs: weight (C, num_output / group, *kernel) float32; bias (num_output,) float32
+    unless bias_term is false.
+
+    Args of a call:
+      bottoms: each (*batch, C, *size) float32, C at `axis`, all of one shape.
+
+    Returns:
+      one array or one per bottom, (*batch, num_output, *out) float32, out =
+      stride * (size - 1) + extent - 2 * pad with extent = dilation * (kernel - 1) + 1.
+
+    Raises:
+      LayerError: sizes given twice, zero or too few; group that does not divide;
+        bottoms of unequal shapes; pads that leave nothing.
+
+    Source: caffe/src/caffe/layers/deconv_layer.cpp and base_conv_layer.cpp. Differs:
+    engine and force_nd_im2col choose no other code; dilation 0 and stride 0 are
+    refused.
+    """
+
+    blobs = ("weight", "bias")
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.convolution_param
+        shape = bottom_shapes[0]
+        _check_alike(bottom_shapes)
+        self.axis = canonical_axis("axis", param.axis, shape)
+        channels, size = shape[self.axis], shape[self.axis + 1 :]
+        self.geometry = read_geometry(param, len(size))
+        self.out = tuple(
+            stride * (length - 1) + extent - 2 * pad
+            for length, extent, stride, pad in zip(
+                size,
+                self.geometry.extent,
+                self.geometry.stride,
+                self.geometry.pad,
+                strict=True,
+            )
         )
-    if values:
-        raise LayerError(
-            f"{repeated} and {given[0]} are both set",
-            f"{repeated}, or {names[0]} with {names[1]}",
+        if min(self.out, default=1) < 1:
+            raise LayerError(
+                f"pad {self.geometry.pad} leaves a top of {self.out} pixels",
+                "a smaller pad, or a larger kernel_size or bottom",
+            )
+        self.group = param.group
+        num_output = _check_outputs(param, channels)
+        weight_shape = (channels, num_output // self.group, *self.geometry.kernel)
+        self.weight = nnx.Param(fill(param.weight_filler, rngs.params(), weight_shape))
+        self.bias = (
+            nnx.Param(fill(param.bias_filler, rngs.params(), (num_output,)))
+            if param.bias_term
+            else None
         )
-    return tuple(getattr(param, name) for name in names)
 
+    def __call__(self, *bottoms: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
+        """Treats each bottom; see the class."""
+        tops = tuple(map(self._spread, bottoms))
+        return tops if len(tops) > 1 else tops[0]
 
-def _repeated(
-    values: Sequence[int], field: str, axes: int, default: int
-) -> tuple[int, ...]:
-    if len(values) not in (0, 1, axes):
-        raise LayerError(
-            f"{field} is given {len(values)} times for {axes} spatial axes",
-            _accepted(field, axes),
+    def _spread(self, bottom: jax.Array) -> jax.Array:
+        batch = bottom.shape[: self.axis]
+        images = bottom.reshape(-1, *bottom.shape[self.axis :])
+        top = deconvolution(
+            images,
+            self.weight.get_value(),
+            self.out,
+            stride=self.geometry.stride,
+            pad=self.geometry.pad,
+            dilation=self.geometry.dilation,
+            group=self.group,
         )
-    if len(values) == axes:
-        return tuple(values)
-    return (values[0] if values else default,) * axes
+        if self.bias is not None:
+            top += self.bias.get_value().reshape(-1, *[1] * len(self.out))
+        return top.reshape(*batch, *top.shape[1:])
 
 
-def _accepted(field: str, axes: int) -> str:
-    per_axis = f", or {axes} times" if axes > 1 else ""
-    pair = ""
-    if axes == 2 and field != "dilation":
-        stem = field.removesuffix("_size")
-        pair = f", or {stem}_h with {stem}_w"
-    return f"{field} once{per_axis}{pair}"
+@register("Im2col", bottoms=1, tops=1)
+class Im2col(nnx.Module):
+    """Lays the window under a filter into the channels: what a filter is multiplied by.
+
+    top[n, (c, t...), i...] = bottom[n, c, i * stride - pad + t * dilation...], zero
+    outside the bottom, t running over the kernel in row order.
+
+    Args of a call:
+      bottom: (*batch, C, *size) float32, C at `axis`, one spatial axis or more.
+
+    Returns:
+      (*batch, C * kernel's elements, *out) float32, out as of a Convolution.
+
+    Raises:
+      LayerError: no spatial axis; sizes given twice, zero or too few; a window larger
+        than the padded bottom.
+
+    Source: caffe/src/caffe/layers/im2col_layer.cpp. Differs: force_nd_im2col chooses no
+    other code.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.convolution_param
+        shape = bottom_shapes[0]
+        self.axis = canonical_axis("axis", param.axis, shape)
+        size = shape[self.axis + 1 :]
+        if not size:
+            raise LayerError(
+                f"nothing lies behind axis {param.axis} of a bottom of shape {shape}",
+                "a bottom with spatial axes behind its channels",
+            )
+        self.geometry = read_geometry(param, len(size))
+        self.pad = tuple(
+            _pads(*sizes)
+            for sizes in zip(
+                size,
+                self.geometry.extent,
+                self.geometry.stride,
+                self.geometry.pad,
+                strict=True,
+            )
+        )
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Lays out the windows; see the class."""
+        batch = bottom.shape[: self.axis]
+        top = im2col(
+            bottom.reshape(-1, *bottom.shape[self.axis :]),
+            self.geometry.kernel,
+            stride=self.geometry.stride,
+            pad=self.pad,
+            dilation=self.geometry.dilation,
+        )
+        return top.reshape(*batch, *top.shape[1:])
 
 
-def _pads(
-    size: int, kernel: int, stride: int, pad: int, dilation: int
-) -> tuple[int, int]:
+def _check_alike(bottom_shapes: Sequence[Shape]) -> None:
+    for index, shape in enumerate(bottom_shapes):
+        if shape != bottom_shapes[0]:
+            raise LayerError(
+                f"bottom {index} has shape {shape}, bottom 0 {bottom_shapes[0]}",
+                "bottoms of one shape",
+            )
+
+
+def _check_outputs(param: caffe_pb2.ConvolutionParameter, channels: int) -> int:
+    """Returns num_output, which `group` divides as it does the channels."""
+    if param.num_output == 0:
+        raise LayerError("num_output is 0", "num_output of 1 or more")
+    for field, value in [("channels", channels), ("num_output", param.num_output)]:
+        if param.group == 0 or value % param.group:
+            raise LayerError(
+                f"group {param.group} does not divide {field} {value}",
+                "a common divisor of the bottom's channels and num_output",
+            )
+    return param.num_output
+
+
+def _pads(size: int, extent: int, stride: int, pad: int) -> tuple[int, int]:
     """Returns the zeros before and after one axis.
 
     Caffe's integer division rounds towards zero, so with a stride a filter may stick
     out of the padded bottom at the far side, where it reads zeros.
     """
-    extent = dilation * (kernel - 1) + 1
     room = size + 2 * pad - extent
     if room <= -stride:
         raise LayerError(

@@ -1,11 +1,13 @@
 """Element by element arithmetic on one or several bottoms of one shape.
 
-Follows caffe/src/caffe/layers/eltwise_layer.cpp and power_layer.cpp.
+Follows caffe/src/caffe/layers/eltwise_layer.cpp, power_layer.cpp, exp_layer.cpp and
+log_layer.cpp.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Sequence
 
@@ -118,6 +120,86 @@ class Power(nnx.Module):
             # Cut off from the bottom, so that a non-finite one cannot reach the top.
             return _raise_to(jnp.full_like(bottom, self.shift), self.power)
         return _raise_to(self.shift + self.scale * bottom, self.power)
+
+
+@register("Exp", bottoms=1, tops=1)
+class Exp(nnx.Module):
+    """Computes top = base ^ (shift + scale * bottom); base -1 stands for e.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Raises:
+      LayerError: base is neither above 0 nor -1.
+
+    Source: caffe/src/caffe/layers/exp_layer.cpp. Differs: none.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.exp_param
+        log_base = _log_base(param.base)
+        self.inner = log_base * param.scale
+        self.outer = math.exp(log_base * param.shift)
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        return self.outer * jnp.exp(self.inner * bottom)
+
+
+@register("Log", bottoms=1, tops=1)
+class Log(nnx.Module):
+    """Computes top = log of (shift + scale * bottom) to a base; base -1 stands for e.
+
+    Args of the call:
+      bottom: float32, any shape.
+
+    Returns:
+      float32, the same shape.
+
+    Raises:
+      LayerError: base is 1, or neither above 0 nor -1.
+
+    Source: caffe/src/caffe/layers/log_layer.cpp. Differs: none.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.log_param
+        log_base = _log_base(param.base)
+        if log_base == 0:
+            raise LayerError("base is 1, to which nothing has a logarithm", _BASES)
+        self.factor = 1 / log_base
+        self.scale, self.shift = param.scale, param.shift
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Applies the layer to one bottom; see the class."""
+        return self.factor * jnp.log(self.shift + self.scale * bottom)
+
+
+_BASES = "a base above 0, or -1 for e"
+
+
+def _log_base(base: float) -> float:
+    """Returns the natural logarithm of a base, 1 for base -1."""
+    if base == -1:
+        return 1.0
+    if not 0 < base < math.inf:
+        raise LayerError(f"base is {base:g}", _BASES)
+    return math.log(base)
 
 
 def _raise_to(base: jax.Array, power: float) -> jax.Array:

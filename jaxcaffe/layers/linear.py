@@ -72,8 +72,8 @@ class InnerProduct(nnx.Module):
 
     def __call__(self, bottom: jax.Array) -> jax.Array:
         """Multiplies the bottom by the weights; see the class."""
-        outer = bottom.shape[: self.axis]
-        rows = bottom.reshape(math.prod(outer), -1)
+        outer, inner = bottom.shape[: self.axis], bottom.shape[self.axis :]
+        rows = bottom.reshape(math.prod(outer), math.prod(inner))
         contracted = 0 if self.transpose else 1
         top = lax.dot_general(
             rows, self.weight.get_value(), (((1,), (contracted,)), ((), ()))

@@ -1,4 +1,4 @@
-"""Softmax, and the losses that end a net.
+"""Losses that compare scores, features or probabilities with what they should be.
 
 Follows caffe/src/caffe/layers/loss_layer.cpp and the layers derived from it.
 """
@@ -10,119 +10,20 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
-from jaxcaffe.layers.axes import canonical_axis
+from jaxcaffe.layers.normalize import (
+    check_batch,
+    check_count,
+    counted_labels,
+    ignored_label,
+    normalization_mode,
+    normalizer,
+)
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
-
-# Caffe takes no logarithm below FLT_MIN, so no label costs more than 87.3365.
-_LOG_FLT_MIN = math.log(float(np.finfo(np.float32).tiny))
-
-
-@register("Softmax", bottoms=1, tops=1)
-class Softmax(nnx.Module):
-    """Turns scores into probabilities: exp(bottom) / sum of exp(bottom) along axis.
-
-    Args of the call:
-      bottom: float32, classes along axis; (N, C, ...) by default.
-
-    Returns:
-      float32, the same shape.
-
-    Raises:
-      LayerError: axis is out of range.
-
-    Source: caffe/src/caffe/layers/softmax_layer.cpp. Differs: none.
-    """
-
-    def __init__(
-        self,
-        layer: caffe_pb2.LayerParameter,
-        bottom_shapes: Sequence[Shape],
-        phase: int,
-        rngs: nnx.Rngs,
-    ) -> None:
-        self.axis = canonical_axis("axis", layer.softmax_param.axis, bottom_shapes[0])
-
-    def __call__(self, bottom: jax.Array) -> jax.Array:
-        """Applies the layer to one bottom; see the class."""
-        return jax.nn.softmax(bottom, self.axis)
-
-
-@register(
-    "SoftmaxWithLoss",
-    bottoms=2,
-    tops=(1, 2),
-    auto_tops=True,
-    is_loss=True,
-    no_gradient=(1,),
-)
-class SoftmaxWithLoss(nnx.Module):
-    """Charges each label -log of its probability under a softmax.
-
-    loss = -1/n * sum over labels of log(max(p[label], FLT_MIN)), where p is the
-    softmax of the scores along axis; the gradient stays (p - onehot) / n also where
-    the maximum acts. Labels equal to ignore_label are left out. n, at least 1, is by
-    normalization the number of labels that count (VALID), of all labels (FULL), the
-    product of the lengths before axis (BATCH_SIZE), or 1 (NONE); the older normalize
-    means VALID if true and BATCH_SIZE if false, and counts only without the newer.
-
-    Args of the call:
-      scores: float32, classes along axis; (N, C, ...) by default.
-      labels: float32 with whole values in [0, C), one per position of scores without
-        axis; first length N.
-
-    Returns:
-      () float32; with two tops also the probabilities, float32 of the scores' shape.
-
-    Raises:
-      LayerError: axis is out of range; the number of labels does not fit.
-
-    Source: caffe/src/caffe/layers/softmax_loss_layer.cpp. Differs: a label outside
-    [0, C) that is not ignore_label makes loss and gradient NaN (Caffe reads foreign
-    memory); a gradient that reaches the probabilities is passed on, not dropped.
-    """
-
-    def __init__(
-        self,
-        layer: caffe_pb2.LayerParameter,
-        bottom_shapes: Sequence[Shape],
-        phase: int,
-        rngs: nnx.Rngs,
-    ) -> None:
-        scores, labels = bottom_shapes
-        _check_batch(scores, labels)
-        self.axis = canonical_axis("axis", layer.softmax_param.axis, scores)
-        outer = math.prod(scores[: self.axis])
-        inner = math.prod(scores[self.axis + 1 :])
-        if math.prod(labels) != outer * inner:
-            raise LayerError(
-                f"labels of shape {labels} do not fit scores of shape {scores}",
-                f"{outer * inner} labels: one per position along the axes other than "
-                f"{self.axis}",
-            )
-        param = layer.loss_param
-        self.shape = (outer, scores[self.axis], inner)
-        self.ignore_label = _ignore_label(param)
-        self.normalization = _normalization(param, param.normalization)
-        self.probabilities = len(layer.top) > 1
-
-    def __call__(
-        self, scores: jax.Array, labels: jax.Array
-    ) -> jax.Array | tuple[jax.Array, ...]:
-        """Applies the layer to scores and labels; see the class."""
-        outer, _, inner = self.shape
-        labels = jnp.trunc(labels.reshape(outer, 1, inner))
-        counted = _counted(labels, self.ignore_label)
-        losses = _label_losses(scores.reshape(self.shape), labels, counted)
-        loss = losses.sum() / _normalizer(self.normalization, counted, outer)
-        if not self.probabilities:
-            return loss
-        return loss, jax.nn.softmax(scores, self.axis)
 
 
 @register("EuclideanLoss", bottoms=2, tops=1, auto_tops=True, is_loss=True)
@@ -149,8 +50,8 @@ class EuclideanLoss(nnx.Module):
         phase: int,
         rngs: nnx.Rngs,
     ) -> None:
-        _check_batch(*bottom_shapes)
-        _check_count(*bottom_shapes)
+        check_batch(*bottom_shapes)
+        check_count(*bottom_shapes)
 
     def __call__(self, bottom_0: jax.Array, bottom_1: jax.Array) -> jax.Array:
         """Applies the layer to both bottoms; see the class."""
@@ -194,22 +95,21 @@ class SigmoidCrossEntropyLoss(nnx.Module):
         phase: int,
         rngs: nnx.Rngs,
     ) -> None:
-        _check_batch(*bottom_shapes)
-        _check_count(*bottom_shapes)
-        self.ignore_label = _ignore_label(layer.loss_param)
-        self.normalization = _normalization(
+        check_batch(*bottom_shapes)
+        check_count(*bottom_shapes)
+        self.ignore_label = ignored_label(layer.loss_param)
+        self.normalization = normalization_mode(
             layer.loss_param, caffe_pb2.LossParameter.BATCH_SIZE
         )
 
     def __call__(self, scores: jax.Array, targets: jax.Array) -> jax.Array:
         """Applies the layer to scores and targets; see the class."""
         targets = jax.lax.stop_gradient(targets.reshape(scores.shape))
-        counted = _counted(jnp.trunc(targets), self.ignore_label)
+        counted = counted_labels(jnp.trunc(targets), self.ignore_label)
         # Replaced before use: a NaN left out must not come back by its gradient.
         scores = jnp.where(counted, scores, 0)
         losses = jnp.where(counted, jax.nn.softplus(scores) - scores * targets, 0)
-        normalizer = _normalizer(self.normalization, counted, scores.shape[0])
-        return losses.sum() / normalizer
+        return losses.sum() / normalizer(self.normalization, counted, scores.shape[0])
 
 
 @register(
@@ -244,17 +144,13 @@ class HingeLoss(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         scores, labels = bottom_shapes
-        _check_batch(scores, labels)
-        if math.prod(labels) != scores[0]:
-            raise LayerError(
-                f"labels of shape {labels} do not fit scores of shape {scores}",
-                f"{scores[0]} labels: one per item",
-            )
+        check_batch(scores, labels)
+        _check_one_each("labels", labels, scores)
         self.norm = layer.hinge_loss_param.norm
 
     def __call__(self, scores: jax.Array, labels: jax.Array) -> jax.Array:
         """Applies the layer to scores and labels; see the class."""
-        scores = scores.reshape(scores.shape[0], -1)
+        scores = scores.reshape(scores.shape[0], math.prod(scores.shape[1:]))
         labels = jnp.trunc(labels.reshape(-1, 1))
         is_label = labels == jnp.arange(scores.shape[1])
         sign = jnp.where(is_label, -1.0, 1.0)
@@ -268,88 +164,134 @@ class HingeLoss(nnx.Module):
         return margin.sum() / scores.shape[0]
 
 
-@jax.custom_vjp
-def _label_losses(
-    scores: jax.Array, labels: jax.Array, counted: jax.Array
-) -> jax.Array:
-    """Returns -log(max(p[label], FLT_MIN)) where counted, else 0; (outer, 1, inner).
+@register(
+    "MultinomialLogisticLoss",
+    bottoms=2,
+    tops=1,
+    auto_tops=True,
+    is_loss=True,
+    no_gradient=(1,),
+)
+class MultinomialLogisticLoss(nnx.Module):
+    """Charges each label -log of the probability given to it.
 
-    A custom gradient, because Caffe's is p - onehot even where the maximum acts, and
-    because it needs no scatter. scores: (outer, C, inner) float32; labels and counted:
-    (outer, 1, inner), whole float32 values and bool.
+    loss = -1/N * sum over items of log(max(prob[label], 1e-20)); the gradient is that
+    of the maximum taken as the probability itself.
+
+    Args of the call:
+      probabilities: (N, ...) float32; all axes but the first count as classes.
+      labels: float32 with N whole values in [0, number of classes).
+
+    Returns:
+      () float32.
+
+    Raises:
+      LayerError: there are not N labels.
+
+    Source: caffe/src/caffe/layers/multinomial_logistic_loss_layer.cpp. Differs: a label
+    out of range makes loss and gradient NaN (Caffe reads foreign memory).
     """
-    is_label = _is_label(scores, labels)
-    log_p = jnp.where(is_label, jax.nn.log_softmax(scores, axis=1), 0)
-    losses = -jnp.maximum(log_p.sum(axis=1, keepdims=True), _LOG_FLT_MIN)
-    known = is_label.any(axis=1, keepdims=True)
-    return jnp.where(counted, jnp.where(known, losses, jnp.nan), 0)
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        probabilities, labels = bottom_shapes
+        check_batch(probabilities, labels)
+        _check_one_each("labels", labels, probabilities)
+
+    def __call__(self, probabilities: jax.Array, labels: jax.Array) -> jax.Array:
+        """Applies the layer to probabilities and labels; see the class."""
+        N = probabilities.shape[0]
+        rows = probabilities.reshape(N, math.prod(probabilities.shape[1:]))
+        is_label = jnp.trunc(labels.reshape(-1, 1)) == jnp.arange(rows.shape[1])
+        chosen = jnp.where(is_label, rows, 0).sum(axis=1)
+        # As a step of value 0 or more: the gradient is that of `chosen`.
+        chosen += jax.lax.stop_gradient(jnp.maximum(chosen, 1e-20) - chosen)
+        chosen *= jnp.where(is_label.any(axis=1), 1, jnp.nan)
+        return -jnp.log(chosen).sum() / N
 
 
-def _label_losses_forward(
-    scores: jax.Array, labels: jax.Array, counted: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _label_losses(scores, labels, counted), (scores, labels, counted)
+@register(
+    "ContrastiveLoss",
+    bottoms=3,
+    tops=1,
+    auto_tops=True,
+    is_loss=True,
+    no_gradient=(2,),
+)
+class ContrastiveLoss(nnx.Module):
+    """Pulls the features of alike pairs together and pushes others margin apart.
+
+    loss = 1 / (2 N) * sum over pairs of d^2 where alike, of max(margin - d, 0)^2 where
+    not, d being the distance of the two features; with legacy_version the latter is
+    max(margin - d^2, 0). Where the gradient divides by d, it divides by d + 1e-4.
+
+    Args of the call:
+      a, b: (N, C) float32, more axes only of length 1; both get a gradient.
+      alike: float32, N values; those whose whole part is 0 say that the pair is not.
+
+    Returns:
+      () float32.
+
+    Raises:
+      LayerError: shapes that do not agree.
+
+    Source: caffe/src/caffe/layers/contrastive_loss_layer.cpp; Hadsell et al.,
+    "Dimensionality Reduction by Learning an Invariant Mapping" (2006). Differs: none.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        a, b, alike = bottom_shapes
+        check_batch(a, b)
+        check_batch(a, alike)
+        check_count(a, b)
+        if math.prod(a[2:]) != 1 or math.prod(b[2:]) != 1:
+            raise LayerError(f"bottoms have shapes {a} and {b}", "N x C, twice")
+        _check_one_each("marks of pairs", alike, a)
+        param = layer.contrastive_loss_param
+        self.margin, self.legacy_version = param.margin, param.legacy_version
+
+    def __call__(self, a: jax.Array, b: jax.Array, alike: jax.Array) -> jax.Array:
+        """Applies the layer to pairs; see the class."""
+        N = a.shape[0]
+        difference = a.reshape(N, -1) - b.reshape(N, -1)
+        square = jnp.sum(difference * difference, axis=1)
+        apart = self.margin - (square if self.legacy_version else _distance(square))
+        # Not `maximum`, which would give half a gradient at the margin itself.
+        apart = jnp.where(apart > 0, apart, 0)
+        if not self.legacy_version:
+            apart = apart * apart
+        is_alike = jnp.trunc(alike.reshape(N)) != 0
+        return jnp.where(is_alike, square, apart).sum() / N / 2
 
 
-def _label_losses_backward(
-    saved: tuple[jax.Array, ...], losses_diff: jax.Array
-) -> tuple[jax.Array, None, None]:
-    scores, labels, counted = saved
-    is_label = _is_label(scores, labels)
-    known = is_label.any(axis=1, keepdims=True)
-    slope = jnp.where(known, jax.nn.softmax(scores, axis=1) - is_label, jnp.nan)
-    return jnp.where(counted, losses_diff * slope, 0), None, None
+@jax.custom_jvp
+def _distance(square: jax.Array) -> jax.Array:
+    """Returns sqrt(square), with a slope that is finite at 0, as Caffe's is."""
+    return jnp.sqrt(square)
 
 
-_label_losses.defvjp(_label_losses_forward, _label_losses_backward)
+@_distance.defjvp
+def _distance_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    distance = jnp.sqrt(primals[0])
+    return distance, tangents[0] / (2 * (distance + 1e-4))
 
 
-def _is_label(scores: jax.Array, labels: jax.Array) -> jax.Array:
-    return labels == jnp.arange(scores.shape[1])[:, None]
-
-
-def _counted(labels: jax.Array, ignore_label: int | None) -> jax.Array:
-    if ignore_label is None:
-        return jnp.ones_like(labels, bool)
-    return labels != ignore_label
-
-
-def _normalizer(
-    normalization: int, counted: jax.Array, batch_size: int
-) -> jax.Array | int:
-    if normalization == caffe_pb2.LossParameter.VALID:
-        return jnp.maximum(counted.sum(), 1)
-    if normalization == caffe_pb2.LossParameter.FULL:
-        return max(counted.size, 1)
-    if normalization == caffe_pb2.LossParameter.BATCH_SIZE:
-        return max(batch_size, 1)
-    return 1
-
-
-def _normalization(param: caffe_pb2.LossParameter, default: int) -> int:
-    if param.HasField("normalization"):
-        return param.normalization
-    if param.HasField("normalize"):
-        modes = caffe_pb2.LossParameter
-        return modes.VALID if param.normalize else modes.BATCH_SIZE
-    return default
-
-
-def _ignore_label(param: caffe_pb2.LossParameter) -> int | None:
-    return param.ignore_label if param.HasField("ignore_label") else None
-
-
-def _check_batch(shape_0: Shape, shape_1: Shape) -> None:
-    if not shape_0 or not shape_1 or shape_0[0] != shape_1[0]:
+def _check_one_each(what: str, shape: Shape, items: Shape) -> None:
+    if math.prod(shape) != items[0]:
         raise LayerError(
-            f"bottoms have shapes {shape_0} and {shape_1}",
-            "two bottoms whose first axes have one length",
-        )
-
-
-def _check_count(shape_0: Shape, shape_1: Shape) -> None:
-    if math.prod(shape_0) != math.prod(shape_1):
-        raise LayerError(
-            f"bottoms have shapes {shape_0} and {shape_1}",
-            "two bottoms with one number of elements",
+            f"{what} of shape {shape} do not fit bottom 0 of shape {items}",
+            f"{items[0]} {what}: one per item",
         )

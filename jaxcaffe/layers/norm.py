@@ -1,10 +1,11 @@
-"""Normalisation: LRN by neighbours, BatchNorm by the statistics of channels.
+"""Normalisation: by neighbours, by the batch, by each image itself.
 
-Follows caffe/src/caffe/layers/lrn_layer.cpp and batch_norm_layer.cpp.
+Follows caffe/src/caffe/layers/lrn_layer.cpp, batch_norm_layer.cpp and mvn_layer.cpp.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -162,3 +163,84 @@ class BatchNorm(nnx.Module):
         ]:
             old = self.moving_average_fraction * blob.get_value()
             blob.set_value(old + lax.stop_gradient(new))
+
+
+@register("MVN", bottoms=1, tops=1)
+class MVN(nnx.Module):
+    """Makes each channel of each image, or each image, of mean 0 and variance 1.
+
+    top = (bottom - mean) / (sqrt(variance) + eps), over the image's pixels or, with
+    across_channels, over its channels and pixels; with normalize_variance false only
+    top = bottom - mean. The gradient takes eps for a part of the deviation.
+
+    Args of a call:
+      bottom: float32 of at most 4 axes, (N, C, H, W); missing ones count as 1.
+
+    Returns:
+      (N, C, H, W) float32, always of 4 axes.
+
+    Raises:
+      LayerError: the bottom has more than 4 axes.
+
+    Source: caffe/src/caffe/layers/mvn_layer.cpp. Differs: none.
+    """
+
+    blobs = ()
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.mvn_param
+        shape = bottom_shapes[0]
+        if len(shape) > 4:
+            raise LayerError(f"the bottom has shape {shape}", "at most 4 axes")
+        self.normalize_variance, self.eps = param.normalize_variance, param.eps
+        self.axes = (1, 2, 3) if param.across_channels else (2, 3)
+
+    def __call__(self, bottom: jax.Array) -> jax.Array:
+        """Normalises the bottom; see the class."""
+        images = bottom.reshape(bottom.shape + (1,) * (4 - bottom.ndim))
+        centred = images - images.mean(self.axes, keepdims=True)
+        if not self.normalize_variance:
+            return centred
+        return _standardize(centred, self.axes, self.eps)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _standardize(centred: jax.Array, axes: tuple[int, ...], eps: float) -> jax.Array:
+    """Divides values of mean 0 by their deviation plus eps.
+
+    A custom gradient, because Caffe's is that of division by sqrt(mean(x^2) + c) with
+    the c that gives the same deviation, and is finite for constant images.
+    """
+    return centred / _deviation(centred, axes, eps)
+
+
+def _deviation(centred: jax.Array, axes: tuple[int, ...], eps: float) -> jax.Array:
+    return jnp.sqrt(jnp.mean(centred**2, axes, keepdims=True)) + eps
+
+
+def _standardize_forward(
+    centred: jax.Array, axes: tuple[int, ...], eps: float
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    deviation = _deviation(centred, axes, eps)
+    top = centred / deviation
+    return top, (top, deviation)
+
+
+def _standardize_backward(
+    axes: tuple[int, ...],
+    eps: float,
+    saved: tuple[jax.Array, jax.Array],
+    top_diff: jax.Array,
+) -> tuple[jax.Array]:
+    top, deviation = saved
+    along = jnp.mean(top * top_diff, axes, keepdims=True)
+    return ((top_diff - top * along) / deviation,)
+
+
+_standardize.defvjp(_standardize_forward, _standardize_backward)

@@ -1,6 +1,6 @@
 """Pooling: the maximum, the mean or a random element of windows.
 
-Follows caffe/src/caffe/layers/pooling_layer.cpp.
+Follows caffe/src/caffe/layers/pooling_layer.cpp and spp_layer.cpp.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
@@ -78,15 +79,114 @@ class Pooling(nnx.Module):
         self, bottom: jax.Array, key: jax.Array | None = None
     ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Pools the bottom; see the class."""
-        if self.pool == _Param.AVE:
-            return ops.ave_pool(bottom, self.windows)
-        if self.pool == _Param.STOCHASTIC:
-            assert key is not None or not self.draws
-            return ops.stochastic_pool(
-                bottom, self.windows, key if self.draws else None
-            )
-        top = ops.max_pool(bottom, self.windows)
+        assert key is not None or not self.draws or self.pool != _Param.STOCHASTIC
+        top = _pool(self.pool, bottom, self.windows, key if self.draws else None)
         return (top, ops.max_mask(bottom, self.windows)) if self.with_mask else top
+
+
+@register("SPP", bottoms=1, tops=1, random=True)
+class SPP(nnx.Module):
+    """Pools the bottom into 1, 4, 16... bins and lines up what comes out.
+
+    Level l of pyramid_height lays 2^l x 2^l windows over the image, as large and as far
+    apart as ceil(size / 2^l), with the missing rows and columns as padding, half before
+    the image. The levels are flattened and joined, the coarsest first.
+
+    Args of a call:
+      bottom: (N, C, H, W) float32.
+      key: random key, which only STOCHASTIC in TRAIN uses.
+
+    Returns:
+      (N, C * number of bins) float32; with pyramid_height 1 (N, C, 1, 1).
+
+    Raises:
+      LayerError: bottom not 4-D; pyramid_height 0; a level whose windows are no larger
+        than their padding, or that are padded with STOCHASTIC.
+
+    Source: caffe/src/caffe/layers/spp_layer.cpp; He et al., "Spatial Pyramid Pooling in
+    Deep Convolutional Networks" (2014). Differs: STOCHASTIC runs on every platform.
+    """
+
+    def __init__(
+        self,
+        layer: caffe_pb2.LayerParameter,
+        bottom_shapes: Sequence[Shape],
+        phase: int,
+        rngs: nnx.Rngs,
+    ) -> None:
+        param = layer.spp_param
+        shape = bottom_shapes[0]
+        if len(shape) != 4:
+            raise LayerError(
+                f"the bottom has shape {shape}", "a bottom of 4 axes, N x C x H x W"
+            )
+        if param.pyramid_height == 0:
+            raise LayerError("pyramid_height is 0", "pyramid_height of 1 or more")
+        self.levels = tuple(
+            _level_windows(level, shape[2:]) for level in range(param.pyramid_height)
+        )
+        # The two messages number the same methods alike.
+        self.pool = param.pool
+        self.draws = phase == caffe_pb2.TRAIN
+        if self.pool == _Param.STOCHASTIC:
+            for level, windows in enumerate(self.levels):
+                if any(windows.pad):
+                    raise LayerError(
+                        f"pool STOCHASTIC needs padding {_show(windows.pad)} at level "
+                        f"{level}",
+                        "sides that 2^(pyramid_height - 1) divides, or MAX or AVE",
+                    )
+
+    def __call__(self, bottom: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Pools the bottom; see the class."""
+        tops = []
+        for level, windows in enumerate(self.levels):
+            level_key = None
+            if self.pool == _Param.STOCHASTIC and self.draws:
+                assert key is not None
+                level_key = jax.random.fold_in(key, level)
+            tops.append(_pool(self.pool, bottom, windows, level_key))
+        if len(tops) == 1:
+            return tops[0]
+        return jnp.concatenate([top.reshape(top.shape[0], -1) for top in tops], axis=1)
+
+
+def _pool(
+    pool: int, bottom: jax.Array, windows: ops.Windows, key: jax.Array | None
+) -> jax.Array:
+    """Pools by method; STOCHASTIC draws with a key and takes the mean without."""
+    if pool == _Param.AVE:
+        return ops.ave_pool(bottom, windows)
+    if pool == _Param.STOCHASTIC:
+        return ops.stochastic_pool(bottom, windows, key)
+    return ops.max_pool(bottom, windows)
+
+
+def _level_windows(level: int, size: Shape) -> ops.Windows:
+    """Returns the 2^level windows along each axis of an image."""
+    bins = 2**level
+    kernel = tuple(-(-length // bins) for length in size)
+    pad = tuple(
+        (k * bins - length + 1) // 2 for k, length in zip(kernel, size, strict=True)
+    )
+    for k, p in zip(kernel, pad, strict=True):
+        if p >= k:
+            raise LayerError(
+                f"{bins} x {bins} windows do not fit a bottom of {size[0]} x {size[1]} "
+                f"(level {level} would need {p} pixels of padding for windows of {k})",
+                "a smaller pyramid_height or a larger bottom",
+            )
+    pooled = tuple(
+        ops.pooled_size(length, k, k, p, ceil=True, padded=any(pad))
+        for length, k, p in zip(size, kernel, pad, strict=True)
+    )
+    return ops.Windows(
+        (size[0], size[1]),
+        (kernel[0], kernel[1]),
+        (kernel[0], kernel[1]),
+        (pad[0], pad[1]),
+        (pooled[0], pooled[1]),
+    )
 
 
 def _windows(param: caffe_pb2.PoolingParameter, size: Shape) -> ops.Windows:

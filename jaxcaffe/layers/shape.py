@@ -1,13 +1,12 @@
-"""Layers that move, share or drop elements without changing them.
+"""Layers that join, cut, share or drop blobs without changing an element.
 
-Follows caffe/src/caffe/layers/concat_layer.cpp, slice_layer.cpp, split_layer.cpp,
-flatten_layer.cpp and silence_layer.cpp.
+Follows caffe/src/caffe/layers/concat_layer.cpp, slice_layer.cpp, split_layer.cpp and
+silence_layer.cpp.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import jax
@@ -153,48 +152,6 @@ class Split(nnx.Module):
     def __call__(self, bottom: jax.Array) -> tuple[jax.Array, ...]:
         """Applies the layer to one bottom; see the class."""
         return (bottom,) * self.tops
-
-
-@register("Flatten", bottoms=1, tops=1)
-class Flatten(nnx.Module):
-    """Merges the axes from axis to end_axis, both included, into one.
-
-    Args of the call:
-      bottom: float32, any shape; by default (N, ...).
-
-    Returns:
-      float32; by default (N, product of the other lengths).
-
-    Raises:
-      LayerError: axis or end_axis is out of range; axis is more than one behind
-        end_axis (one behind inserts an axis of length 1).
-
-    Source: caffe/src/caffe/layers/flatten_layer.cpp. Differs: none.
-    """
-
-    def __init__(
-        self,
-        layer: caffe_pb2.LayerParameter,
-        bottom_shapes: Sequence[Shape],
-        phase: int,
-        rngs: nnx.Rngs,
-    ) -> None:
-        param = layer.flatten_param
-        shape = bottom_shapes[0]
-        self.axis = canonical_axis("axis", param.axis, shape)
-        self.end_axis = canonical_axis("end_axis", param.end_axis, shape)
-        if self.axis > self.end_axis + 1:
-            raise LayerError(
-                f"axis {param.axis} lies behind end_axis {param.end_axis} of a bottom "
-                f"of shape {shape}",
-                "axis at most end_axis",
-            )
-
-    def __call__(self, bottom: jax.Array) -> jax.Array:
-        """Applies the layer to one bottom; see the class."""
-        before, after = bottom.shape[: self.axis], bottom.shape[self.end_axis + 1 :]
-        merged = math.prod(bottom.shape[self.axis : self.end_axis + 1])
-        return bottom.reshape(*before, merged, *after)
 
 
 @register("Silence", bottoms=(1, None), tops=0)

@@ -5,6 +5,7 @@ Follows caffe/include/caffe/layer.hpp, SetUp and Forward.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +32,8 @@ class Layer(NamedTuple):
     stats: dict[str, Shape]  # updated by forward; hidden states are no blobs of Caffe's
     blobs: tuple[LayerBlob, ...]  # in Caffe's order
     init: Callable[[jax.Array], tuple[Blobs, Blobs]]  # the net's key -> params, stats
-    # (params, stats, bottoms, the net's key) -> tops, new stats
+    # (params, stats, bottoms, the net's key) -> tops, new stats; for bottoms of other
+    # shapes, as behind a Filter, the module is built anew
     run: Callable[[Blobs, Blobs, Sequence[jax.Array], jax.Array], tuple[Tops, Blobs]]
 
 
@@ -103,6 +105,26 @@ def build_layer(
         if spec.lr_mult == 0 and not force_backward
     }
 
+    shapes = {name: struct.shape for name, struct in (params | stats).items()}
+
+    @functools.cache
+    def rebuild(other_shapes: tuple[Shape, ...]) -> Layer:
+        structs = [
+            jax.ShapeDtypeStruct(shape, bottom.dtype)
+            for shape, bottom in zip(other_shapes, bottoms, strict=True)
+        ]
+        other = build_layer(node, structs, occurrence, force_backward)
+        for name, shape in (other.params | other.stats).items():
+            if shape != shapes[name]:
+                raise layer_error(
+                    node,
+                    f'"{name}" has shape {shapes[name]}, made for bottoms of shape '
+                    f"{', '.join(map(str, bottom_shapes))}, but bottoms of shape "
+                    f"{', '.join(map(str, other_shapes))} need {shape}",
+                    "bottoms that need weights of one shape",
+                )
+        return other
+
     def init(key: jax.Array) -> tuple[Blobs, Blobs]:
         if not (params or stats):
             return {}, {}
@@ -112,6 +134,9 @@ def build_layer(
     def run(
         params: Blobs, stats: Blobs, bottoms: Sequence[jax.Array], key: jax.Array
     ) -> tuple[Tops, Blobs]:
+        given_shapes = tuple(bottom.shape for bottom in bottoms)
+        if given_shapes != bottom_shapes:
+            return rebuild(given_shapes).run(params, stats, bottoms, key)
         params = {
             name: jax.lax.stop_gradient(blob) if name in frozen else blob
             for name, blob in params.items()
@@ -126,7 +151,6 @@ def build_layer(
         tops = call_module(module, bottoms, key)
         return tops, _split(module)[2] if stats else {}
 
-    shapes = {name: struct.shape for name, struct in (params | stats).items()}
     return Layer(
         node=node,
         tops=tops,

@@ -1,4 +1,4 @@
-"""Convolution in groups, in the form that each platform runs fastest.
+"""Convolution and its reverse, in the form that each platform runs fastest.
 
 Follows caffe/src/caffe/layers/base_conv_layer.cpp and conv_layer.cpp.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +92,78 @@ def convolution_plain(
     )
 
 
+def deconvolution(
+    bottom: jax.Array,
+    weight: jax.Array,
+    out: Sequence[int],
+    *,
+    stride: Sequence[int],
+    pad: Sequence[int],
+    dilation: Sequence[int],
+    group: int = 1,
+) -> jax.Array:
+    """Runs a convolution backwards: its gradient by its bottom.
+
+    That very gradient is what runs, in the form that `convolution` has on the platform;
+    its own gradients are convolutions again.
+
+    Args:
+      bottom: (N, K, *size) float32, in the place of the convolution's top.
+      weight: (K, C / group, *kernel) float32, the convolution's.
+      out: lengths of the spatial axes of what comes out, whose convolution has `size`.
+      stride: pixels between windows, one per spatial axis.
+      pad: rows of zeros on both sides of `out`, one per spatial axis.
+      dilation: pixels between the elements of a filter, one per spatial axis.
+      group: divides C and K.
+
+    Returns:
+      (N, C, *out) float32.
+
+    Source: caffe/src/caffe/layers/base_conv_layer.cpp, backward_cpu_gemm.
+    Differs: none.
+    """
+
+    def forwards(top: jax.Array) -> jax.Array:
+        pads = [(p, p) for p in pad]
+        return convolution(
+            top, weight, stride=stride, pad=pads, dilation=dilation, group=group
+        )
+
+    channels = weight.shape[1] * group
+    zeros = jnp.zeros((bottom.shape[0], channels, *out), bottom.dtype)
+    (top,) = jax.vjp(forwards, zeros)[1](bottom)
+    return top
+
+
+def im2col(
+    bottom: jax.Array,
+    kernel: Sequence[int],
+    *,
+    stride: Sequence[int],
+    pad: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> jax.Array:
+    """Copies each window's elements into the channels.
+
+    Args:
+      bottom: (N, C, *size) float32.
+      kernel: elements of a window, one per spatial axis.
+      stride: pixels between windows, likewise.
+      pad: rows of zeros before and after each spatial axis.
+      dilation: pixels between the elements of a window, one per spatial axis.
+
+    Returns:
+      (N, C * product of kernel, *out) float32, the channels outermost and the window's
+      elements in row order.
+
+    Source: caffe/src/caffe/util/im2col.cpp. Differs: none.
+    """
+    N, C = bottom.shape[:2]
+    windows = [w for _, w in _taps(bottom, kernel, stride, pad, dilation)]
+    top = jnp.stack(windows, axis=2)
+    return top.reshape(N, C * len(windows), *top.shape[3:])
+
+
 # Beyond this many filter elements the sum over them no longer pays.
 _MOST_TAPS = 64
 
@@ -106,21 +178,37 @@ def _depthwise(
     """Convolves each channel with its own K / C filters, one filter element a time."""
     N, C = bottom.shape[:2]
     kernel = weight.shape[2:]
+    filters = weight.reshape(C, -1, *kernel)
+    top: jax.Array | float = 0.0
+    for tap, window in _taps(bottom, kernel, stride, pad, dilation):
+        factor = filters[(slice(None), slice(None), *tap)]
+        factor = factor.reshape(1, C, -1, *[1] * len(kernel))
+        top += window[:, :, None] * factor
+    assert isinstance(top, jax.Array)
+    return top.reshape(N, weight.shape[0], *top.shape[3:])
+
+
+def _taps(
+    bottom: jax.Array,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    pad: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> Iterator[tuple[tuple[int, ...], jax.Array]]:
+    """Yields each element of a window and, for all windows, what lies under it."""
+    N, C = bottom.shape[:2]
     padded = jnp.pad(bottom, ((0, 0), (0, 0), *pad))
     extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     out = [
         (size - e) // s + 1
         for size, e, s in zip(padded.shape[2:], extent, stride, strict=True)
     ]
-    filters = weight.reshape(C, -1, *kernel)
-    top = jnp.zeros((N, C, filters.shape[1], *out), bottom.dtype)
     for tap in itertools.product(*map(range, kernel)):
         start = [t * d for t, d in zip(tap, dilation, strict=True)]
         limit = [
             a + (o - 1) * s + 1 for a, o, s in zip(start, out, stride, strict=True)
         ]
-        window = lax.slice(padded, (0, 0, *start), (N, C, *limit), (1, 1, *stride))
-        factor = filters[(slice(None), slice(None), *tap)]
-        factor = factor.reshape(1, C, -1, *[1] * len(kernel))
-        top += window[:, :, None] * factor
-    return top.reshape(N, weight.shape[0], *out)
+        yield (
+            tap,
+            lax.slice(padded, (0, 0, *start), (N, C, *limit), (1, 1, *stride)),
+        )

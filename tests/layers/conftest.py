@@ -155,8 +155,9 @@ def _run_golden(case: str, jit: bool = True) -> None:
         prefix = f"step{step}/" if step else ""
         inputs = {key: jnp.asarray(v) for key, v in _under(golden, f"{prefix}input/")}
         new_shapes = {name: value.shape for name, value in inputs.items()}
-        if new_shapes != shapes:  # as Caffe's Reshape: learned values stay
-            modules = _build_net(layers, inputs, phase, modules)
+        # As Caffe's Reshape: learned values stay.
+        if new_shapes != shapes or not jit:
+            modules = _build_net(layers, inputs, phase, modules, jit)
             run = _make_run(layers, modules, dict(_under(golden, "blob_loss_weight/")))
             run = jax.jit(run) if jit else run
             shapes = new_shapes
@@ -247,12 +248,12 @@ def _build(layer, bottom_shapes, phase) -> nnx.Module:
     return entry.module(layer, tuple(bottom_shapes), phase, nnx.Rngs(params=0))
 
 
-def _build_net(layers, inputs, phase, old) -> dict[str, nnx.Module]:
+def _build_net(layers, inputs, phase, old, jit) -> dict[str, nnx.Module]:
     """Returns layer name -> module, with the state of the module it replaces."""
     modules: dict[str, nnx.Module] = {}
-    structs = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in inputs.items()}
+    blobs = inputs
     for layer in layers:
-        shapes = [structs[bottom].shape for bottom in layer.bottom]
+        shapes = [blobs[bottom].shape for bottom in layer.bottom]
         module = _build(layer, shapes, phase)
         if layer.name in old:
             nnx.update(module, nnx.state(old[layer.name]))
@@ -262,9 +263,11 @@ def _build_net(layers, inputs, phase, old) -> dict[str, nnx.Module]:
         graph, state = nnx.split(module)
 
         def tops(state, blobs, layer=layer, graph=graph):
-            return _run_net([layer], {layer.name: nnx.merge(graph, state)}, blobs)
+            merged = nnx.merge(graph, state, copy=True)
+            return _run_net([layer], {layer.name: merged}, blobs)
 
-        structs = jax.eval_shape(tops, state, structs)
+        # Shapes that depend on data need the data themselves.
+        blobs = jax.eval_shape(tops, state, blobs) if jit else tops(state, blobs)
     return modules
 
 

@@ -166,3 +166,50 @@ def test_power_bad_number_of_tops_is_refused():
     )
     with pytest.raises(PrototxtError, match=r'layer "p" \(Power\): 2 top'):
         build_graph(net, caffe_pb2.NetState())
+
+
+def test_exp_hand_base_scale_and_shift(make_layer):
+    text = 'type: "Exp" exp_param { base: 2 scale: 3 shift: 1 }'
+    module = make_layer(text, (3,))
+    bottom = jnp.array([0.0, 1.0, -1.0])
+    np.testing.assert_allclose(module(bottom), [2, 16, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(make_layer('type: "Exp"', (1,))(jnp.ones(1)), np.e)
+
+
+def test_exp_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize("settings", ["", "base: 2 scale: -0.5 shift: 1", "base: 0.5"])
+def test_exp_gradient_matches_differences(make_layer, check_gradient, settings):
+    module = make_layer(f'type: "Exp" exp_param {{ {settings} }}', (2, 3))
+    check_gradient(module, np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3))
+
+
+@pytest.mark.parametrize("base", [0, -2, "inf", "nan"])
+def test_exp_bad_base_is_refused(make_layer, base):
+    with pytest.raises(LayerError, match=rf"base is {base}\. Accepted: a base above 0"):
+        make_layer(f'type: "Exp" exp_param {{ base: {base} }}', (1,))
+
+
+def test_log_hand_base_scale_and_shift(make_layer):
+    module = make_layer('type: "Log" log_param { base: 2 scale: 3 shift: 1 }', (3,))
+    bottom = jnp.array([0.0, 1.0, 5.0])
+    np.testing.assert_allclose(module(bottom), [0, 2, 4], rtol=1e-6)
+    natural = make_layer('type: "Log"', (1,))
+    np.testing.assert_allclose(natural(jnp.full(1, np.e)), [1], rtol=1e-6)
+
+
+def test_log_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize("settings", ["", "base: 2 scale: 0.5 shift: 1", "base: 0.5"])
+def test_log_gradient_matches_differences(make_layer, check_gradient, settings):
+    module = make_layer(f'type: "Log" log_param {{ {settings} }}', (2, 3))
+    check_gradient(module, np.linspace(1, 2, 6, dtype=np.float32).reshape(2, 3))
+
+
+def test_log_bad_base_1_is_refused(make_layer):
+    with pytest.raises(LayerError, match=r"base is 1, to which nothing has a log"):
+        make_layer('type: "Log" log_param { base: 1 }', (1,))

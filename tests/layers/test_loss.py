@@ -41,168 +41,6 @@ def run(make_layer, text: str, *bottoms):
     return compile_loss(make_layer, text, *map(np.shape, bottoms))(*bottoms)
 
 
-def softmax_loss(make_layer, settings: str, scores, labels):
-    return run(make_layer, f'type: "SoftmaxWithLoss" {settings}', scores, labels)
-
-
-def test_softmax_hand_values(make_layer):
-    bottom = jnp.log(jnp.array([[1.0, 2, 5], [3, 3, 4]]))
-    want = np.array([[1, 2, 5], [3, 3, 4]]) / [[8], [10]]
-    np.testing.assert_allclose(
-        make_layer('type: "Softmax"', (2, 3))(bottom), want, rtol=1e-6
-    )
-    over_rows = make_layer('type: "Softmax" softmax_param { axis: 0 }', (2, 3))(bottom)
-    want = np.array([[1, 2, 5], [3, 3, 4]]) / [[4, 5, 9]]
-    np.testing.assert_allclose(over_rows, want, rtol=1e-6)
-
-
-def test_softmax_hand_huge_scores_do_not_overflow(make_layer):
-    top = make_layer('type: "Softmax"', (1, 3))(jnp.array([[1e30, 1e30, -1e30]]))
-    np.testing.assert_array_equal(top, [[0.5, 0.5, 0]])
-
-
-def test_softmax_golden_case_matches_caffe(run_golden, golden_case):
-    run_golden(golden_case)
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_softmax_gradient_matches_differences(make_layer, check_gradient, axis):
-    text = f'type: "Softmax" softmax_param {{ axis: {axis} }}'
-    check_gradient(make_layer(text, (2, 3, 2)), values(2, 3, 2))
-
-
-def test_softmax_bad_axis_is_refused(make_layer):
-    message = r"axis is 2 for a bottom of shape \(2, 3\)\. Accepted: -2 to 1"
-    with pytest.raises(LayerError, match=message):
-        make_layer('type: "Softmax" softmax_param { axis: 2 }', (2, 3))
-
-
-def test_softmaxwithloss_hand_values(make_layer):
-    # Probabilities 1/4 3/4 and 1/2 1/2.
-    scores = [[0, math.log(3)], [2, 2]]
-    loss, diff = softmax_loss(make_layer, "", scores, [0, 1])
-    np.testing.assert_allclose(loss, (math.log(4) + math.log(2)) / 2, rtol=1e-6)
-    np.testing.assert_allclose(diff, [[-0.375, 0.375], [0.25, -0.25]], rtol=1e-6)
-
-
-def test_softmaxwithloss_hand_clamp_keeps_the_gradient(make_layer):
-    call = compile_loss(make_layer, 'type: "SoftmaxWithLoss"', (1, 2), (1,))
-    for low in (-100, -1e30, -np.inf):
-        loss, diff = call([[0, low]], [1])
-        np.testing.assert_allclose(loss, WORST, rtol=1e-6)
-        np.testing.assert_array_equal(diff, [[1, -1]])
-    loss, _ = call([[0, -87.25]], [1])  # just above the clamp
-    np.testing.assert_allclose(loss, 87.25, rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("settings", "divisor"),
-    [
-        ("", 5),
-        ("normalization: VALID", 5),
-        ("normalization: FULL", 6),
-        ("normalization: BATCH_SIZE", 2),
-        ("normalization: NONE", 1),
-        ("normalize: true", 5),
-        ("normalize: false", 2),
-        ("normalize: false normalization: FULL", 6),
-    ],
-)
-def test_softmaxwithloss_hand_normalizers(make_layer, settings, divisor):
-    # Two items of three positions, equal scores of four classes, one position ignored.
-    labels = [[0, 1, 2], [3, 255, 0]]
-    loss, diff = softmax_loss(
-        make_layer,
-        f"loss_param {{ ignore_label: 255 {settings} }}",
-        np.zeros((2, 4, 3)),
-        labels,
-    )
-    np.testing.assert_allclose(loss, 5 * math.log(4) / divisor, rtol=1e-6)
-    want = np.full((2, 4, 3), 0.25) - np.moveaxis(np.eye(256)[labels][..., :4], 2, 1)
-    want[1, :, 1] = 0
-    np.testing.assert_allclose(diff, want / divisor, rtol=1e-6)
-
-
-def test_softmaxwithloss_hand_all_ignored_is_zero(make_layer):
-    text = "loss_param { ignore_label: 1 }"
-    loss, diff = softmax_loss(make_layer, text, values(2, 3), [1, 1])
-    assert loss == 0
-    assert not diff.any()
-
-
-def test_softmaxwithloss_hand_ignored_nan_has_no_effect(make_layer):
-    text = "loss_param { ignore_label: 255 }"
-    scores = [[NAN, 1], [0, 0]]
-    loss, diff = softmax_loss(make_layer, text, scores, [255, 0])
-    np.testing.assert_allclose(loss, math.log(2), rtol=1e-6)
-    np.testing.assert_allclose(diff, [[0, 0], [-0.5, 0.5]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("settings", ["", "loss_param { ignore_label: 254 }"])
-def test_softmaxwithloss_hand_label_out_of_range_gives_nan(make_layer, settings):
-    text = f'type: "SoftmaxWithLoss" {settings}'
-    call = compile_loss(make_layer, text, (2, 3), (2,))
-    for label in (3, 255, -1, 1e20, NAN):
-        loss, diff = call(values(2, 3), [0, label])
-        assert np.isnan(loss), label
-        assert np.isfinite(diff[0]).all()
-        assert np.isnan(diff[1]).all(), label
-
-
-def test_softmaxwithloss_hand_top_diff_scales_the_gradient(make_layer):
-    module = make_layer('type: "SoftmaxWithLoss"', (2, 3), (2,))
-    scores, labels = values(2, 3), jnp.array([0.0, 2.0])
-    diff = jax.jit(jax.grad(lambda s, weight: weight * module(s, labels)))
-    once, thrice = diff(scores, 1.0), diff(scores, 3.0)
-    np.testing.assert_allclose(thrice, 3 * once, rtol=1e-6)
-
-
-def test_softmaxwithloss_hand_second_top_is_the_probabilities(make_layer):
-    module = make_layer('type: "SoftmaxWithLoss" top: "l" top: "p"', (2, 3, 4), (2, 4))
-    scores = values(2, 3, 4)
-    call = jax.jit(lambda *bottoms: module(*bottoms))
-    loss, probabilities = call(scores, jnp.zeros((2, 4)))
-    powers = np.exp(scores)
-    want = powers / powers.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(probabilities, want, rtol=1e-5)
-    np.testing.assert_allclose(loss, -np.log(want[:, 0]).mean(), rtol=1e-5)
-
-
-def test_softmaxwithloss_golden_case_matches_caffe(run_golden, golden_case):
-    run_golden(golden_case)
-
-
-@pytest.mark.parametrize(
-    ("settings", "shape", "axis"),
-    [
-        ("", (3, 4), 1),
-        ("loss_param { ignore_label: 2 }", (2, 4, 3), 1),
-        ("softmax_param { axis: -1 } loss_param { normalization: NONE }", (2, 3, 4), 2),
-        ("loss_param { normalization: BATCH_SIZE }", (2, 4, 2, 3), 1),
-    ],
-)
-def test_softmaxwithloss_gradient_matches_differences(
-    make_layer, check_gradient, settings, shape, axis
-):
-    labels = whole(4, *shape[:axis], *shape[axis + 1 :])
-    module = make_layer(f'type: "SoftmaxWithLoss" {settings}', shape, labels.shape)
-    check_gradient(module, values(*shape), labels, wrt=(0,))
-
-
-@pytest.mark.parametrize(
-    ("settings", "shapes", "message"),
-    [
-        ("softmax_param { axis: 4 }", [(2, 3), (2,)], r"axis is 4 .*Accepted: -2 to 1"),
-        ("", [(2, 3), (3,)], r"shapes \(2, 3\) and \(3,\)\. .*first axes"),
-        ("", [(2, 3, 4, 4), (2,)], r"labels of shape \(2,\) do not fit .*32 labels"),
-        ("", [(2, 3), ()], r"shapes \(2, 3\) and \(\)"),
-    ],
-)
-def test_softmaxwithloss_bad_bottoms_are_refused(make_layer, settings, shapes, message):
-    with pytest.raises(LayerError, match=message):
-        make_layer(f'type: "SoftmaxWithLoss" {settings}', *shapes)
-
-
 def test_euclideanloss_hand_values(make_layer):
     a, b = [[1, 2], [3, 4]], [[1, 0], [0, 4]]
     loss, diff = run(make_layer, 'type: "EuclideanLoss"', a, b)
@@ -354,3 +192,101 @@ def test_hingeloss_gradient_matches_differences(make_layer, check_gradient, norm
 def test_hingeloss_bad_bottoms_are_refused(make_layer, shapes, message):
     with pytest.raises(LayerError, match=message):
         make_layer('type: "HingeLoss"', *shapes)
+
+
+MULTINOMIAL = 'type: "MultinomialLogisticLoss"'
+
+
+def test_multinomiallogisticloss_hand_values(make_layer):
+    loss, diff = run(make_layer, MULTINOMIAL, [[0.5, 0.25], [0.1, 0.125]], [1, 1])
+    np.testing.assert_allclose(loss, math.log(4 * 8) / 2, rtol=1e-6)
+    np.testing.assert_allclose(diff, [[0, -2], [0, -4]], rtol=1e-6)
+
+
+def test_multinomiallogisticloss_hand_probability_0_is_held_at_1e_20(make_layer):
+    loss, diff = run(make_layer, MULTINOMIAL, [[0.0, 1]], [0])
+    np.testing.assert_allclose(loss, 20 * math.log(10), rtol=1e-6)
+    np.testing.assert_allclose(diff, [[-1e20, 0]], rtol=1e-6)
+
+
+def test_multinomiallogisticloss_hand_label_out_of_range_gives_nan(make_layer):
+    call = compile_loss(make_layer, MULTINOMIAL, (2, 3), (2,))
+    for label in (3, -1, NAN):
+        loss, _ = call(np.full((2, 3), 0.5), [0, label])
+        assert np.isnan(loss), label
+
+
+def test_multinomiallogisticloss_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+def test_multinomiallogisticloss_gradient_matches_differences(
+    make_layer, check_gradient
+):
+    module = make_layer(MULTINOMIAL, (2, 3), (2,))
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], np.float32)
+    labels = np.array([1, 0], np.float32)
+    check_gradient(module, probabilities, labels, wrt=(0,))
+
+
+def test_multinomiallogisticloss_bad_labels_are_refused(make_layer):
+    with pytest.raises(LayerError, match=r"labels of shape \(2, 3\) do not fit"):
+        make_layer(MULTINOMIAL, (2, 3), (2, 3))
+
+
+def contrastive(**settings) -> str:
+    fields = " ".join(f"{k}: {str(v).lower()}" for k, v in settings.items())
+    return f'type: "ContrastiveLoss" contrastive_loss_param {{ {fields} }}'
+
+
+# Distances 5 (alike), 0.5 and 5 (not alike).
+PAIRS = np.array([[3.0, 4.0], [0.3, 0.4], [3.0, 4.0]]), np.zeros((3, 2)), [1, 0, 0.9]
+
+
+def test_contrastiveloss_hand_values(make_layer):
+    loss, diff = run(make_layer, contrastive(margin=1), *PAIRS)
+    np.testing.assert_allclose(loss, (25 + 0.25) / 6, rtol=1e-6)
+    pushed = -0.5 * np.array([0.3, 0.4]) / (0.5 + 1e-4)
+    np.testing.assert_allclose(diff, np.array([[3, 4], pushed, [0, 0]]) / 3, rtol=1e-5)
+
+
+def test_contrastiveloss_hand_legacy_margin_is_of_the_square(make_layer):
+    text = contrastive(margin=1, legacy_version=True)
+    loss, diff = run(make_layer, text, *PAIRS)
+    np.testing.assert_allclose(loss, (25 + 0.75) / 6, rtol=1e-6)
+    np.testing.assert_allclose(diff[1], [-0.1, -0.4 / 3], rtol=1e-5)
+
+
+def test_contrastiveloss_hand_equal_features_give_no_nan(make_layer):
+    zeros = np.zeros((1, 2))
+    loss, diff = run(make_layer, contrastive(), zeros, zeros, [0])
+    assert loss == 0.5
+    np.testing.assert_array_equal(diff, zeros)
+
+
+def test_contrastiveloss_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize("legacy_version", [False, True])
+def test_contrastiveloss_gradient_matches_differences(
+    make_layer, check_gradient, legacy_version
+):
+    text = contrastive(margin=3, legacy_version=legacy_version)
+    a, b = values(4, 2), values(4, 2, seed=1)
+    alike = np.array([1, 0, 0, 1], np.float32)
+    check_gradient(make_layer(text, (4, 2), (4, 2), (4,)), a, b, alike, wrt=(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ([(2, 3), (3, 3), (2,)], "first axes have one length"),
+        ([(2, 3), (2, 4), (2,)], "one number of elements"),
+        ([(2, 3, 2), (2, 3, 2), (2,)], "N x C, twice"),
+        ([(2, 3), (2, 3), (2, 2)], r"marks of pairs of shape \(2, 2\) do not fit"),
+    ],
+)
+def test_contrastiveloss_bad_bottoms_are_refused(make_layer, shapes, message):
+    with pytest.raises(LayerError, match=message):
+        make_layer(contrastive(), *shapes)

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -140,3 +141,57 @@ def test_batchnorm_gradient_is_that_of_differences(make_layer, check_gradient, p
 def test_batchnorm_bad_bottom_of_one_axis_is_refused(make_layer):
     with pytest.raises(LayerError, match=r"shape \(4,\). Accepted: .* 2 or more axes"):
         make_layer(_bn(), (4,))
+
+
+def mvn_text(**settings) -> str:
+    fields = " ".join(f"{k}: {str(v).lower()}" for k, v in settings.items())
+    return f'type: "MVN" mvn_param {{ {fields} }}'
+
+
+def test_mvn_hand_each_channel_by_itself(make_layer):
+    bottom = jnp.array([[[[1.0, 3.0]], [[10.0, 20.0]]]])
+    top = make_layer(mvn_text(), bottom.shape)(bottom)
+    np.testing.assert_allclose(top, [[[[-1, 1]], [[-1, 1]]]], rtol=1e-6)
+    top = make_layer(mvn_text(eps=1), bottom.shape)(bottom)
+    np.testing.assert_allclose(top[0, 0], [[-0.5, 0.5]], rtol=1e-6)
+
+
+def test_mvn_hand_across_channels_and_without_variance(make_layer):
+    bottom = jnp.array([[[[1.0]], [[3.0]]], [[[5.0]], [[9.0]]]])
+    text = mvn_text(across_channels=True, normalize_variance=False)
+    np.testing.assert_array_equal(
+        make_layer(text, bottom.shape)(bottom).ravel(), [-1, 1, -2, 2]
+    )
+
+
+def test_mvn_hand_top_has_four_axes_and_constant_images_no_nan(make_layer):
+    module = make_layer(mvn_text(), (2, 3))
+    bottom = jnp.ones((2, 3))
+    assert module(bottom).shape == (2, 3, 1, 1)
+    weights = jnp.arange(6.0).reshape(2, 3, 1, 1)
+    diff = jax.grad(lambda b: (module(b) * weights).sum())(bottom)
+    np.testing.assert_array_equal(diff, np.zeros((2, 3)))
+
+
+def test_mvn_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize("across_channels", [False, True])
+@pytest.mark.parametrize("normalize_variance", [False, True])
+def test_mvn_gradient_matches_differences(
+    make_layer, check_gradient, across_channels, normalize_variance
+):
+    text = mvn_text(
+        across_channels=across_channels, normalize_variance=normalize_variance
+    )
+    draw = np.random.default_rng(0)
+    bottom = draw.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    check_gradient(make_layer(text, bottom.shape), bottom)
+
+
+def test_mvn_bad_number_of_axes_is_refused(make_layer):
+    with pytest.raises(
+        LayerError, match=r"\(1, 2, 3, 4, 5\)\. Accepted: at most 4 axes"
+    ):
+        make_layer(mvn_text(), (1, 2, 3, 4, 5))

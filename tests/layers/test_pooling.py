@@ -165,3 +165,67 @@ def test_pooling_bad_mask_of_mean_is_refused(make_layer):
 def test_pooling_bad_bottom_of_three_axes_is_refused(make_layer):
     with pytest.raises(LayerError, match=r"shape \(3, 4, 4\).*4 axes"):
         make_layer(_layer("kernel_size: 2"), (3, 4, 4))
+
+
+def _spp(height, pool="MAX"):
+    return f'type: "SPP" top: "y" spp_param {{ pyramid_height: {height} pool: {pool} }}'
+
+
+def test_spp_hand_levels_stand_one_after_another(make_layer):
+    plane = _plane(np.arange(16).reshape(4, 4))
+    top = make_layer(_spp(3), plane.shape)(plane)
+    np.testing.assert_array_equal(top[0], [15, 5, 7, 13, 15, *range(16)])
+
+
+def test_spp_hand_odd_sides_are_padded_before_the_image(make_layer):
+    # 3 pixels in 2 bins of 2: one row of padding, before the image.
+    plane = _plane([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
+    top = make_layer(_spp(2), plane.shape)(plane)
+    np.testing.assert_array_equal(top[0], [9, 1, 3, 7, 9])
+    top = make_layer(_spp(2, "AVE"), plane.shape)(plane)
+    np.testing.assert_allclose(top[0], [5, 1 / 4, 5 / 4, 11 / 4, 28 / 4])
+
+
+def test_spp_hand_one_level_keeps_four_axes(make_layer):
+    plane = _plane([[1, 2], [4, 3]])
+    assert make_layer(_spp(1), plane.shape)(plane).shape == (1, 1, 1, 1)
+
+
+def test_spp_hand_stochastic_draws_from_each_window(make_layer):
+    plane = _plane([[0, 2], [0, 0]])
+    layer = make_layer(_spp(2, "STOCHASTIC"), plane.shape)
+    top = layer(plane, key=jax.random.key(0))
+    np.testing.assert_array_equal(top[0], [2, 0, 2, 0, 0])
+    layer = make_layer(_spp(2, "STOCHASTIC"), plane.shape, phase=caffe_pb2.TEST)
+    np.testing.assert_array_equal(layer(plane)[0], [2, 0, 2, 0, 0])
+
+
+def test_spp_golden_case_matches_caffe(run_golden, golden_case):
+    run_golden(golden_case)
+
+
+@pytest.mark.parametrize("pool", ["MAX", "AVE"])
+def test_spp_gradient_matches_differences(make_layer, check_gradient, pool):
+    shape = (2, 2, 6, 7)
+    # Far enough apart that a small step changes no maximum.
+    bottom = np.random.default_rng(0).permutation(2 * 2 * 6 * 7) * np.float32(0.1)
+    layer = make_layer(_spp(2, pool), shape)
+    check_gradient(layer, bottom.reshape(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "message"),
+    [
+        ((1, 2, 3), _spp(1), r"shape \(1, 2, 3\)\. Accepted: a bottom of 4 axes"),
+        ((1, 1, 4, 4), _spp(0), r"pyramid_height is 0"),
+        (
+            (1, 1, 5, 4),
+            _spp(3),
+            r"4 x 4 windows do not fit a bottom of 5 x 4 \(level 2",
+        ),
+        ((1, 1, 3, 4), _spp(2, "STOCHASTIC"), r"needs padding 1 x 0 at level 1"),
+    ],
+)
+def test_spp_bad_settings_are_refused(make_layer, shape, text, message):
+    with pytest.raises(LayerError, match=message):
+        make_layer(text, shape)

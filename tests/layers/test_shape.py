@@ -1,4 +1,4 @@
-"""Concat, Slice, Split, Flatten and Silence."""
+"""Concat, Slice, Split and Silence."""
 
 import jax
 import jax.numpy as jnp
@@ -158,48 +158,6 @@ def test_split_gradient_matches_differences(make_layer, check_gradient):
 def test_split_bad_number_of_tops_is_refused():
     with pytest.raises(PrototxtError, match=r'layer "l" \(Split\): 0 top'):
         build_net('type: "Split" bottom: "a"')
-
-
-@pytest.mark.parametrize(
-    ("settings", "want"),
-    [
-        ("", (2, 60)),
-        ("axis: 0", (120,)),
-        ("axis: 2", (2, 3, 20)),
-        ("axis: -2", (2, 3, 20)),
-        ("end_axis: 2", (2, 12, 5)),
-        ("axis: 0 end_axis: -2", (24, 5)),
-        ("axis: 1 end_axis: 1", (2, 3, 4, 5)),
-        ("axis: 2 end_axis: 1", (2, 3, 1, 4, 5)),
-    ],
-)
-def test_flatten_hand_merges_axes(make_layer, settings, want):
-    text = f'type: "Flatten" flatten_param {{ {settings} }}'
-    bottom = np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5)
-    top = make_layer(text, (2, 3, 4, 5))(bottom)
-    assert top.shape == want
-    np.testing.assert_array_equal(np.ravel(top), np.arange(120))
-
-
-def test_flatten_golden_case_matches_caffe(run_golden, golden_case):
-    run_golden(golden_case)
-
-
-def test_flatten_gradient_matches_differences(make_layer, check_gradient):
-    check_gradient(make_layer('type: "Flatten"', (2, 3, 2)), values(2, 3, 2))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ("axis: 4", r"axis is 4 .*Accepted: -4 to 3"),
-        ("end_axis: -5", "end_axis is -5"),
-        ("axis: 3 end_axis: 1", "axis 3 lies behind end_axis 1"),
-    ],
-)
-def test_flatten_bad_axes_are_refused(make_layer, settings, message):
-    with pytest.raises(LayerError, match=message):
-        make_layer(f'type: "Flatten" flatten_param {{ {settings} }}', (2, 3, 4, 5))
 
 
 def test_silence_hand_has_no_tops(make_layer):

@@ -29,6 +29,9 @@ RTOL = 1e-3
 ATOL = 1e-4
 ZERO = 1e-5  # allowed where all of the reference is zero
 
+# Their tops' shapes depend on data, so nets with them are not compiled.
+DATA_DEPENDENT = {"Filter"}
+
 SPLIT = re.compile(r"_split(_\d+)?$")
 
 
@@ -47,7 +50,7 @@ def choose_cases():
     return [
         name
         for key, same in by_type.items()
-        for name in same[: None if key == "Net" else 1]
+        for name in same[: None if key in ("Net", *DATA_DEPENDENT) else 1]
     ]
 
 
@@ -104,7 +107,10 @@ def test_net_matches_caffe(name):
         }
         for blob, expected in blobs.items():
             compare(f"{prefix}blob/{blob}", expected, output.blobs[blob])
-            assert net.structs[blob].shape == expected.shape
+            # A shape that depends on data is known beforehand but for its first length.
+            skipped = 1 if has_data_dependent_shapes(graph) else 0
+            shape = net.structs[blob].shape
+            assert shape[skipped:] == expected.shape[skipped:]
 
         stats = output.stats
         after = blobs_by_layer(case, f"{prefix}param_after/", given)
@@ -136,11 +142,17 @@ def build(graph, feeds):
             total += jnp.vdot(output.blobs[blob], diff)
         return total, output
 
+    backward = jax.grad(forward, (0, 1), has_aux=True)
+    if has_data_dependent_shapes(graph):
+        return net, forward, backward
     # Little optimisation, as most of these run once.
     options = {"xla_llvm_disable_expensive_passes": True}
     run = jax.jit(forward, compiler_options=options)
-    backward = jax.grad(forward, (0, 1), has_aux=True)
     return net, run, jax.jit(backward, compiler_options=options)
+
+
+def has_data_dependent_shapes(graph):
+    return any(node.layer.type in DATA_DEPENDENT for node in graph.nodes)
 
 
 def check_names(graph, case):

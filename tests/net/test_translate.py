@@ -259,6 +259,130 @@ def test_apply_names_layers_in_the_compiled_program(net_of, key):
     assert '"jit(apply)/ip/' in lowered.as_text(debug_info=True)
 
 
+FILTERED = """layer { name: "x" type: "Input" top: "x" top: "label" top: "selector"
+  input_param { shape { dim: 4 dim: 3 } shape { dim: 4 } shape { dim: 4 } } }
+layer { name: "f" type: "Filter" bottom: "x" bottom: "label" bottom: "selector"
+  top: "fx" top: "flabel" }
+"""
+BEHIND = """layer { name: "ip" type: "InnerProduct" bottom: "fx" top: "y"
+  inner_product_param { num_output: 5 weight_filler { type: "gaussian" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "flabel" top: "loss"
+  loss_param { ignore_label: -1 } }
+layer { name: "a" type: "Accuracy" bottom: "y" bottom: "flabel" top: "accuracy"
+  accuracy_param { ignore_label: -1 } }
+"""
+FILTERED_X = jax.random.normal(jax.random.key(7), (4, 3))
+FILTERED_LABEL = jnp.array([0.0, 1, 2, 3])
+SELECTORS = [[0, 1, 0, 1], [1, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 1]]
+
+
+def loss_and_grads(net, params, feeds, key):
+    def loss(params, x):
+        output = net.apply(params, {}, feeds | {"fx" if "fx" in feeds else "x": x}, key)
+        return output.loss, output.blobs
+
+    x = feeds.get("fx", feeds.get("x"))
+    (loss, blobs), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+    return loss, blobs, grads
+
+
+def filter_feeds(selector):
+    feeds = {"x": FILTERED_X, "label": FILTERED_LABEL}
+    return feeds | {"selector": jnp.array(selector, jnp.float32)}
+
+
+def check_filtered(net_of, key, selector, got):
+    """Compares with a net that is given the selected items alone."""
+    loss, blobs, (params_grad, x_grad) = got
+    rows = np.flatnonzero(selector)
+    whole = net_of(
+        """layer { name: "x" type: "Input" top: "fx" top: "flabel" }""" + BEHIND,
+        fx=(len(rows), 3),
+        flabel=(len(rows),),
+    )
+    feeds = {"fx": FILTERED_X[rows], "flabel": FILTERED_LABEL[rows]}
+    want_loss, want_blobs, want_grads = loss_and_grads(
+        whole, whole.init(key)[0], feeds, key
+    )
+    np.testing.assert_allclose(loss, want_loss, rtol=1e-6)
+    np.testing.assert_allclose(blobs["accuracy"], want_blobs["accuracy"], rtol=1e-6)
+    for blob in ("weight", "bias"):
+        np.testing.assert_allclose(
+            params_grad["ip"][blob], want_grads[0]["ip"][blob], rtol=1e-5, atol=1e-6
+        )
+    want_x_grad = np.zeros((4, 3))
+    want_x_grad[rows] = want_grads[1]
+    np.testing.assert_allclose(x_grad, want_x_grad, rtol=1e-5, atol=1e-6)
+    return want_blobs
+
+
+def test_apply_behind_a_filter_has_exactly_the_selected_items(net_of, key):
+    net = net_of(FILTERED + BEHIND)
+    assert net.structs["y"].shape == (4, 5)
+    params, _ = net.init(key)
+    for selector in SELECTORS:
+        got = loss_and_grads(net, params, filter_feeds(selector), key)
+        want_blobs = check_filtered(net_of, key, selector, got)
+        for blob in ("fx", "flabel", "y"):
+            assert got[1][blob].shape == want_blobs[blob].shape
+            np.testing.assert_allclose(got[1][blob], want_blobs[blob], rtol=1e-6)
+
+
+def test_apply_compiled_behind_a_filter_ignores_its_padding(net_of, key):
+    net = net_of(FILTERED + BEHIND)
+    params, _ = net.init(key)
+    run = jax.jit(lambda params, feeds: loss_and_grads(net, params, feeds, key))
+    for selector in SELECTORS:
+        got = run(params, filter_feeds(selector))
+        assert got[1]["y"].shape == (4, 5)
+        check_filtered(net_of, key, selector, got)
+
+
+def test_apply_with_nothing_selected_has_no_loss_and_no_gradient(net_of, key):
+    net = net_of(FILTERED + BEHIND)
+    params, _ = net.init(key)
+    feeds = filter_feeds([0, 0, 0, 0])
+    loss, blobs, grads = loss_and_grads(net, params, feeds, key)
+    assert blobs["y"].shape == (0, 5)
+    assert loss == blobs["accuracy"] == 0
+    assert all(not np.any(grad) for grad in jax.tree.leaves(grads))
+
+
+def test_apply_builds_a_layer_once_for_each_shape(net_of, key, monkeypatch):
+    from jaxcaffe.net import layer
+
+    net = net_of(FILTERED + BEHIND)
+    params, _ = net.init(key)
+    build_layer, built = layer.build_layer, []
+
+    def build(node, bottoms, *rest):
+        built.append((node.layer.name, bottoms[0].shape))
+        return build_layer(node, bottoms, *rest)
+
+    monkeypatch.setattr(layer, "build_layer", build)
+    for selector in SELECTORS * 2:
+        net.apply(params, {}, filter_feeds(selector), key)
+    assert len(set(built)) == len(built)
+    # 4 is what the net was built for.
+    assert {shape for name, shape in built if name == "ip"} == {(1, 3), (2, 3), (3, 3)}
+
+
+def test_apply_behind_a_filter_refuses_weights_of_another_shape(net_of, key):
+    net = net_of(
+        FILTERED
+        + """layer { name: "ip" type: "InnerProduct" bottom: "fx" top: "y"
+          inner_product_param { num_output: 2 axis: 0 } }
+        layer { name: "s" type: "Silence" bottom: "flabel" }"""
+    )
+    params, _ = net.init(key)
+    message = (
+        r'net\.prototxt:5: layer "ip" \(InnerProduct\): "weight" has shape \(2, 12\), '
+        r"made for bottoms of shape \(4, 3\), but .* \(1, 3\) need \(2, 3\)\. Accepted"
+    )
+    with pytest.raises(PrototxtError, match=message):
+        net.apply(params, {}, filter_feeds([0, 1, 0, 0]), key)
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [

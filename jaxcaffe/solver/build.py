@@ -17,22 +17,24 @@ import optax
 from jaxcaffe.errors import PrototxtError, describe, nearest
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.solver.check import check_solver
+from jaxcaffe.solver.rules import Rule, adadelta, adagrad, adam, nesterov, rmsprop, sgd
 from jaxcaffe.solver.schedule import make_schedule
 from jaxcaffe.solver.transform import (
     HistoryState,
-    Rule,
     add_l1_decay,
     add_l2_decay,
     apply_rule,
     clip_by_sum_norm,
     divide_by_iter_size,
-    sgd,
 )
-
-CAFFE_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
 _RULES: dict[str, Callable[[caffe_pb2.SolverParameter], Rule]] = {
     "SGD": lambda solver: sgd(solver.momentum),
+    "Nesterov": lambda solver: nesterov(solver.momentum),
+    "AdaGrad": lambda solver: adagrad(solver.delta),
+    "RMSProp": lambda solver: rmsprop(solver.rms_decay, solver.delta),
+    "AdaDelta": lambda solver: adadelta(solver.momentum, solver.delta),
+    "Adam": lambda solver: adam(solver.momentum, solver.momentum2, solver.delta),
 }
 
 _DECAYS: dict[str, Callable[[float, Any], optax.GradientTransformation]] = {
@@ -65,11 +67,12 @@ def build_tx(
       Transform with `init(params) -> HistoryState` and
       `update(summed_grads, state, params) -> (updates, state)`: summed_grads a tree of
       float32 arrays like params, summed over iter_size batches; updates the same
-      shapes, to be added. `state.history` is a tree of float32 arrays like params.
+      shapes, to be added. `state.history` is a tree like params, with what the rule
+      remembers of each: one float32 array, or two in a tuple.
 
     Raises:
-      PrototxtError: type, lr_policy or regularization_type unknown or not offered;
-        lr_policy without what it needs; a number that `check_solver` refuses.
+      PrototxtError: type, lr_policy or regularization_type unknown; lr_policy without
+        what it needs; a number that `check_solver` refuses.
     Source: caffe/src/caffe/solvers/sgd_solver.cpp, ApplyUpdate. Differs: with
       force_backward Caffe also clips by the gradients of frozen parameters.
     """
@@ -121,9 +124,6 @@ def build_tx(
 def _find_rule(solver: caffe_pb2.SolverParameter, where: str) -> Rule:
     if solver.type in _RULES:
         return _RULES[solver.type](solver)
-    if solver.type in CAFFE_TYPES:
-        problem = f'solver type "{solver.type}" is not offered'
-        raise PrototxtError(describe(where, problem, ", ".join(_RULES)))
     problem = f'solver type "{solver.type}" is unknown'
     raise PrototxtError(describe(where, problem, nearest(solver.type, _RULES)))
 

@@ -2,9 +2,9 @@
 
 Follows SGDSolver::ApplyUpdate of caffe/src/caffe/solvers/sgd_solver.cpp.
 
-Symbols: g the gradient, w the parameter, h its history, m = momentum, r the learning
-rate of this iteration times the parameter's lr_mult. The stages know nothing of frozen
-parameters: the trees they get hold only what is learned.
+Symbols: g the gradient, w the parameter, h what the rule of the solver's type remembers
+of it, r the learning rate of this iteration times the parameter's lr_mult. The stages
+know nothing of frozen parameters: the trees they get hold only what is learned.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from jaxcaffe.solver.rules import Rule
 
 
 def clip_by_sum_norm(clip_gradients: float) -> optax.GradientTransformation:
@@ -103,43 +105,6 @@ class HistoryState(NamedTuple):
     # () int32: updates made so far, Caffe's iter. It hides tuple.count, as in optax.
     count: jax.Array  # type: ignore[assignment]
     history: Any  # tree like the parameters; at each, what Rule.init gives
-
-
-class Rule(NamedTuple):
-    """One solver type: how a parameter's gradient becomes its update."""
-
-    init: Callable[[jax.Array], Any]
-    """Parameter -> its first history: one array of its shape, or a tuple of such."""
-
-    update: Callable[[jax.Array, Any, jax.Array, jax.Array], tuple[jax.Array, Any]]
-    """(gradient, history, r () float32, count () int32) -> (what w loses, history)."""
-
-
-def sgd(momentum: float) -> Rule:
-    """Steepest descent with momentum, the rate inside the history.
-
-    h = m * h + r * g
-    w = w - h
-
-    A rate that drops therefore leaves the momentum gathered so far at its old size.
-
-    Args:
-      momentum: m; 0 for none.
-
-    Returns:
-      Rule whose history is one float32 array, shaped like the parameter.
-    Source: caffe/src/caffe/solvers/sgd_solver.cpp, ComputeUpdateValue. Differs: none.
-    """
-    m = np.float32(momentum)
-
-    def update(
-        g: jax.Array, h: jax.Array, r: jax.Array, count: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        del count
-        h = m * h + r * g
-        return h, h
-
-    return Rule(init=jnp.zeros_like, update=update)
 
 
 def apply_rule(

@@ -33,7 +33,7 @@ def test_check_solver_borders_pass(parse):
         ("test_interval: -5", "test_interval is -5. Accepted: test_interval >= 0."),
         (
             "test_iter: 2 test_iter: -1",
-            "a test_iter is -1. Accepted: test_iter >= 1.",
+            "a test_iter is -1. Accepted: test_iter >= 0.",
         ),
         ("momentum: -0.5", "momentum is -0.5. Accepted: momentum from 0 to 1."),
         ("momentum: 1.5", "momentum is 1.5. Accepted: momentum from 0 to 1."),
@@ -45,6 +45,31 @@ def test_check_solver_borders_pass(parse):
         (
             "clip_gradients: nan",
             "clip_gradients is nan. Accepted: clip_gradients a finite number.",
+        ),
+        ("delta: inf", "delta is inf. Accepted: delta a finite number."),
+        (
+            'type: "AdaGrad" momentum: 0.9',
+            r"momentum is 0.9. Accepted: momentum 0, or left out: AdaGrad has none.",
+        ),
+        (
+            'type: "RMSProp" momentum: 0.9',
+            r"momentum is 0.9. Accepted: momentum 0, or left out: RMSProp has none.",
+        ),
+        (
+            'type: "RMSProp" rms_decay: 1',
+            "rms_decay is 1. Accepted: rms_decay from 0 to below 1.",
+        ),
+        (
+            'type: "RMSProp" rms_decay: -0.1',
+            "rms_decay is -0.1. Accepted: rms_decay from 0 to below 1.",
+        ),
+        (
+            'type: "Adam" momentum: 1',
+            "momentum is 1. Accepted: momentum from 0 to below 1 for Adam.",
+        ),
+        (
+            'type: "Adam" momentum2: 1',
+            "momentum2 is 1. Accepted: momentum2 from 0 to below 1 for Adam.",
         ),
     ],
 )

@@ -5,15 +5,14 @@ import optax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxcaffe.solver.rules import Rule, sgd
 from jaxcaffe.solver.transform import (
     HistoryState,
-    Rule,
     add_l1_decay,
     add_l2_decay,
     apply_rule,
     clip_by_sum_norm,
     divide_by_iter_size,
-    sgd,
 )
 
 RTOL = 1e-6  # a few float32 roundings in another order than numpy's

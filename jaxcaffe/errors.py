@@ -6,8 +6,11 @@ entry points print it without a traceback. A mistake of ours is an `assert` inst
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Iterable, Iterator
 
 
 class CaffeError(Exception):
@@ -34,6 +37,10 @@ class NonFiniteError(CaffeError):
     """Training met a loss that is not a finite number."""
 
 
+class UserCodeError(CaffeError):
+    """A layer in Python failed while the net ran."""
+
+
 class LayerError(CaffeError):
     """A layer refuses its parameters or its bottoms.
 
@@ -49,6 +56,35 @@ class LayerError(CaffeError):
         super().__init__(describe("", problem, accepted))
         self.problem = problem
         self.accepted = accepted
+
+
+@contextlib.contextmanager
+def from_callbacks() -> Iterator[None]:
+    """Raises again, as itself, what a callback raised inside a compiled program.
+
+    JAX reports only its text, at the end of a long one, in an error of its own, and
+    logs its traceback, which is kept quiet meanwhile.
+
+    Raises:
+      CaffeError: the callback's, without its cause.
+    """
+    logger = logging.getLogger("jax._src.callback")
+    logger.addFilter(_is_not_ours)
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.findall(r"^(?:[\w.]+\.)?(\w+): (.+)$", str(error), re.MULTILINE)
+        for name, message in reversed(found):
+            kind = globals().get(name)
+            if isinstance(kind, type) and issubclass(kind, CaffeError):
+                raise kind(message) from None
+        raise
+    finally:
+        logger.removeFilter(_is_not_ours)
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], CaffeError))
 
 
 def describe(where: str, problem: str, accepted: str = "") -> str:

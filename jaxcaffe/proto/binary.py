@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
@@ -17,19 +18,29 @@ from jaxcaffe.errors import CaffeError, DataError, SnapshotError, describe
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.files import read_bytes, write_bytes
 from jaxcaffe.proto.text import Source
+from jaxcaffe.proto.unknown import tell_unknown_settings
 from jaxcaffe.proto.upgrade import needs_upgrade, upgrade_net
-from jaxcaffe.proto.wire import append_packed, read_packed
+from jaxcaffe.proto.wire import append_packed, read_packed, read_unnamed
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _LEGACY_SIZES = ("num", "channels", "height", "width")
 _MessageT = TypeVar("_MessageT", bound=Message)
 
+# Fields of NVIDIA's BlobProto that BVLC's lacks, and its numbers of types.
+_RAW_DATA_TYPE, _RAW_DATA = 10, 12
+_RAW_DIFF_TYPE, _RAW_DIFF = 11, 13
+_RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 
-def read_caffemodel(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
+
+def read_caffemodel(
+    path: str | os.PathLike[str], tell: Callable[[str], object] | None = None
+) -> caffe_pb2.NetParameter:
     """Reads a net with its weights, upgraded to today's form.
 
     Args:
       path: a binary NetParameter of any age.
+      tell: gets one line if layers of the file have settings that only a fork of Caffe
+        has, which matters little to who takes its blobs alone.
 
     Raises:
       SnapshotError: the file is missing, empty, cut short, HDF5 or another kind of
@@ -43,6 +54,8 @@ def read_caffemodel(path: str | os.PathLike[str]) -> caffe_pb2.NetParameter:
     if not net.layer and not net.layers:
         problem = "holds no layer, so it is no weight file"
         raise SnapshotError(describe(name, problem, "a .caffemodel"))
+    if tell is not None and (line := tell_unknown_settings(net, name)):
+        tell(line)
     return upgrade_net(net, Source(name, {})) if needs_upgrade(net) else net
 
 
@@ -138,7 +151,8 @@ def blob_to_array(
 
     Args:
       blob: with num, channels, height, width (which count when any is set) or shape,
-        and with data or double_data (which counts when there is any).
+        and with data, double_data (which counts when there is any) or, where both are
+        absent, the raw_data of NVIDIA's Caffe, which may be half precision.
       where: names the blob in errors.
       error: the kind of error to raise.
 
@@ -148,18 +162,44 @@ def blob_to_array(
     Raises:
       error: as many values as the shape asks for are not there.
 
-    Source: src/caffe/blob.cpp, FromProto. Differs: none.
+    Source: src/caffe/blob.cpp, FromProto; the same of NVIDIA's Caffe 0.17. Differs:
+      none.
     """
-    if any(blob.HasField(size) for size in _LEGACY_SIZES):
-        shape = tuple(getattr(blob, size) for size in _LEGACY_SIZES)
-    else:
-        shape = tuple(blob.shape.dim)
     packed = read_packed(blob, data="<f4", double_data="<f8")
     values = packed["double_data"] if packed["double_data"].size else packed["data"]
-    if min(shape, default=0) < 0 or values.size != math.prod(shape):
-        problem = f"has {values.size} values for shape {shape}"
-        raise error(describe(where, problem, f"{math.prod(shape)} values"))
-    return values.reshape(shape).astype(np.float32)
+    shape = _blob_shape(blob)
+    if not values.size and 0 not in shape:
+        values = _read_raw(blob, _RAW_DATA, _RAW_DATA_TYPE, where, error)
+    return _fit(values, shape, "values", where, error)
+
+
+def blob_to_diff(
+    blob: caffe_pb2.BlobProto,
+    where: str = "blob",
+    error: type[CaffeError] = SnapshotError,
+) -> NDArray[np.float32] | None:
+    """Returns the gradient that a blob was written with, or None.
+
+    Args:
+      blob: with diff, double_diff or the raw_diff of NVIDIA's Caffe, or without.
+      where: names the blob in errors.
+      error: the kind of error to raise.
+
+    Returns:
+      float32 array of the blob's shape, with memory of its own.
+
+    Raises:
+      error: there are some but not as many values as the shape asks for.
+
+    Source: src/caffe/blob.cpp, FromProto. Differs: none.
+    """
+    packed = read_packed(blob, diff="<f4", double_diff="<f8")
+    values = packed["double_diff"] if packed["double_diff"].size else packed["diff"]
+    if not values.size:
+        values = _read_raw(blob, _RAW_DIFF, _RAW_DIFF_TYPE, where, error)
+    if not values.size:
+        return None
+    return _fit(values, _blob_shape(blob), "values of diff", where, error)
 
 
 def array_to_blob(
@@ -182,6 +222,45 @@ def array_to_blob(
         assert slopes.shape == values.shape, (slopes.shape, values.shape)
         append_packed(blob, "diff", slopes)
     return blob
+
+
+def _blob_shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
+    if any(blob.HasField(size) for size in _LEGACY_SIZES):
+        return tuple(getattr(blob, size) for size in _LEGACY_SIZES)
+    return tuple(blob.shape.dim)
+
+
+def _fit(
+    values: NDArray[Any],
+    shape: tuple[int, ...],
+    what: str,
+    where: str,
+    error: type[CaffeError],
+) -> NDArray[np.float32]:
+    if min(shape, default=0) < 0 or values.size != math.prod(shape):
+        problem = f"has {values.size} {what} for shape {shape}"
+        raise error(describe(where, problem, f"{math.prod(shape)} values"))
+    return values.reshape(shape).astype(np.float32)
+
+
+def _read_raw(
+    blob: caffe_pb2.BlobProto,
+    number: int,
+    type_number: int,
+    where: str,
+    error: type[CaffeError],
+) -> NDArray[Any]:
+    """Returns what NVIDIA's Caffe wrote as bytes; empty if it did not."""
+    raw = read_unnamed(blob, number)
+    if not isinstance(raw, bytes):
+        return np.empty(0, "<f4")
+    kind = read_unnamed(blob, type_number)
+    dtype = _RAW_DTYPES.get(kind) if isinstance(kind, int) else None
+    if dtype is None or len(raw) % np.dtype(dtype).itemsize:
+        problem = f"has {len(raw)} raw bytes of NVIDIA's type {kind!r}"
+        accepted = "DOUBLE (0), FLOAT (1) or FLOAT16 (2)"
+        raise error(describe(where, problem, accepted))
+    return np.frombuffer(raw, dtype)
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:

@@ -11,8 +11,8 @@ import re
 from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from jaxcaffe.errors import PrototxtError, describe, nearest
-from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.errors import PrototxtError, describe, describe_layer, nearest
+from jaxcaffe.proto import caffe_pb2, dialects
 from jaxcaffe.proto.scan import Scan, Token
 
 _ENUM_VALUES_LISTED = 10  # longer lists are cut to the nearest names
@@ -52,6 +52,8 @@ def build_parse_error(
     index = bisect.bisect_right(places, where) - 1
     if index < 0:
         return PrototxtError(describe(f"{name}:{where[0]}", _plain(error)))
+    if fork_error := _explain_fork(scanned.tokens[index], scanned, root, name):
+        return fork_error
     line, problem, accepted = _explain(index, error, scanned, root)
     return PrototxtError(describe(f"{name}:{line}", problem, accepted))
 
@@ -92,6 +94,52 @@ def _refuse(token: Token, name: str, accepted: str) -> PrototxtError:
 
 def _quote(token: Token) -> str:
     return token.text[0] if token.text[0] in "\"'" else ""
+
+
+def _explain_fork(
+    token: Token, scanned: Scan, root: Descriptor, name: str
+) -> PrototxtError | None:
+    """Returns the error for a field or value that only forks of Caffe have."""
+    message = _message_type(scanned, token.frame, root)
+    if message is None:
+        return None
+    if token.role == "field":
+        forks = dialects.field_forks(message, token.text)
+        problem = f'{message.name} of Caffe 1.0 has no field "{token.text}"'
+        if _missing_brace(token, scanned, root):
+            return None
+        instead = dialects.field_instead(message, token.text)
+        accepted = instead or "the fields of Caffe 1.0"
+    else:
+        field = message.fields_by_name.get(token.field)
+        if token.role != "value" or field is None or field.enum_type is None:
+            return None
+        forks = dialects.value_forks(field.enum_type, token.text)
+        problem = f"{field.name} is {token.text}, which Caffe 1.0 lacks"
+        few = len(field.enum_type.values) <= _ENUM_VALUES_LISTED
+        accepted = accepted_values(field) if few else "the values of Caffe 1.0"
+    if not forks:
+        return None
+    where = f"{name}:{token.line}"
+    problem += f"; {dialects.tell_forks(forks)}"
+    layer = _layer_of(token, scanned)
+    if layer is None:
+        return PrototxtError(describe(where, problem, accepted))
+    return PrototxtError(describe_layer(where, *layer, problem, accepted))
+
+
+def _layer_of(token: Token, scanned: Scan) -> tuple[str, str] | None:
+    """Returns name and type of the layer around a token, as far as they are written."""
+    frame = token.frame
+    while frame > 0 and scanned.frames[frame].field not in ("layer", "layers"):
+        frame = scanned.frames[frame].parent
+    if frame <= 0:
+        return None
+    said = {"name": "", "type": ""}
+    for other in scanned.tokens:
+        if other.frame == frame and other.role == "value" and other.field in said:
+            said[other.field] = said[other.field] or other.text.strip("\"'")
+    return said["name"], said["type"] or "no type"
 
 
 def _explain(
@@ -177,22 +225,28 @@ def _unknown_field(
     token: Token, message: Descriptor, scanned: Scan, root: Descriptor
 ) -> tuple[int, str, str]:
     problem = f'{message.name} has no field "{token.text}"'
-    frame = token.frame
-    if frame == 0 and message.name in _OTHER_FILE:
+    if token.frame == 0 and message.name in _OTHER_FILE:
         this, other, kind = _OTHER_FILE[message.name]
         if token.text in other.fields_by_name:
             problem += f"; it belongs to a {kind}, and a {this} was expected here"
             return token.line, problem, f"a {this} file"
+    if brace := _missing_brace(token, scanned, root):
+        return token.line, problem + brace, f'"}}" before {token.text}'
+    return token.line, problem, nearest(token.text, message.fields_by_name)
+
+
+def _missing_brace(token: Token, scanned: Scan, root: Descriptor) -> str:
+    """Tells of the message around that has the field, or "" if none does."""
+    frame = token.frame
     while frame > 0:
         inner, frame = scanned.frames[frame], scanned.frames[frame].parent
         around = _message_type(scanned, frame, root)
         if around is not None and token.text in around.fields_by_name:
-            problem += (
+            return (
                 f'; {around.name} has: "{inner.field} {inner.mark}" of line '
                 f"{inner.line} may lack its closing brace"
             )
-            return token.line, problem, f'"}}" before {token.text}'
-    return token.line, problem, nearest(token.text, message.fields_by_name)
+    return ""
 
 
 def _no_value(name: Token, found: str, message: Descriptor) -> tuple[int, str, str]:

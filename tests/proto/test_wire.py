@@ -1,7 +1,14 @@
 import numpy as np
 
 from jaxcaffe.proto import caffe_pb2
-from jaxcaffe.proto.wire import append_packed, read_packed
+from jaxcaffe.proto.wire import (
+    append_packed,
+    count_bytes,
+    encode_field,
+    encode_varint_field,
+    read_packed,
+    read_unnamed,
+)
 
 
 def test_read_packed_skips_fields_of_other_programs():
@@ -24,3 +31,23 @@ def test_read_packed_of_unset_field_is_empty():
     found = read_packed(caffe_pb2.BlobProto(num=3), data="<f4", double_diff="<f8")
     assert found["data"].shape == (0,)
     assert found["double_diff"].dtype == np.float64
+
+
+def test_encode_field_is_what_protobuf_writes():
+    blob = caffe_pb2.BlobProto()
+    values = np.arange(300, dtype="<f4")
+    append_packed(blob, "data", values)
+    blob.num = 300
+    chunks = [encode_varint_field(1, 300), *encode_field(5, [values.data])]
+    assert b"".join(chunks) == blob.SerializeToString()
+    assert count_bytes(chunks) == len(blob.SerializeToString())
+
+
+def test_read_unnamed_finds_fields_that_the_schema_lacks():
+    blob = caffe_pb2.BlobProto(num=3, data=[1, 2])
+    extra = [encode_varint_field(10, 300), *encode_field(12, [b"ab", b"c"])]
+    blob.MergeFromString(b"".join([*extra, encode_varint_field(10, 7)]))
+    assert read_unnamed(blob, 10) == 7
+    assert read_unnamed(blob, 12) == b"abc"
+    assert read_unnamed(blob, 1) == 3
+    assert read_unnamed(blob, 11) is None

@@ -16,6 +16,7 @@ from jaxcaffe.errors import CaffeError, DataError, PrototxtError, describe_layer
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.binary import read_blob
 from jaxcaffe.spec import Blobs, Shape
+from jaxcaffe.window_augment import make_window_transform, window_top
 
 Augment = Callable[[Blobs, jax.Array], Blobs]
 """(tops as the host sends them, key) -> float32 tops as the net takes them."""
@@ -34,7 +35,8 @@ def make_augment(
     position is random in phase TRAIN and the centre in TEST; mean_file is looked up at
     the same position, mean_value by channel; with `mirror` half of the images are
     mirrored, in either phase. Images that the host has cropped already, HDF5 rows,
-    float MemoryData and labels only become float32.
+    float MemoryData and labels only become float32. WindowData has rules of its own
+    (window_augment), and its batch holds one array more than the layer has tops.
 
     The function is pure and may be jitted. Which image gets which numbers depends on
     the key and on its place in the batch alone, not on how the batch is spread over
@@ -59,10 +61,14 @@ def make_augment(
     per image from `key`, so the run can be repeated and resumed.
     """
     plans = []
+    windows = []
     for number, layer in enumerate(layers):
         where = wheres[number] if wheres else ""
         top = layer.top[0]
         shape, dtype = structs[top]
+        if layer.type == "WindowData":
+            transform = make_window_transform(layer, shape, where)
+            windows.append((top, window_top(layer), transform))
         if _is_transformed(layer, dtype):
             plan = _make_plan(number, layer, phase, where)
             _check_shape(plan, shape)
@@ -70,6 +76,8 @@ def make_augment(
 
     def augment(batch: Blobs, key: jax.Array) -> Blobs:
         tops = dict(batch)
+        for top, window, transform in windows:
+            tops[top] = transform(batch[top], tops.pop(window))
         for plan in plans:
             image_key = jax.random.fold_in(key, plan.number)
             tops[plan.top] = _transform(plan, batch[plan.top], image_key)

@@ -19,6 +19,7 @@ from jaxcaffe.data.leveldb import LevelDbSource
 from jaxcaffe.data.lmdb import LmdbSource
 from jaxcaffe.data.records import Source, describe_sizes
 from jaxcaffe.data.tfds import RESIZE_RULES, TfdsSource
+from jaxcaffe.data.window import SQUARE, WARP, WindowSource
 from jaxcaffe.errors import CaffeError, ConfigError, DataError, describe, nearest
 from jaxcaffe.proto import caffe_pb2
 
@@ -244,11 +245,49 @@ def _open_memory_data(
     )
 
 
+def _open_window_data(
+    layer: caffe_pb2.LayerParameter, phase: int, options: FeedOptions
+) -> Opened:
+    param, transform = layer.window_data_param, layer.transform_param
+    data, label = _image_tops(layer, labels_needed=True)
+    crop_size = transform.crop_size
+    if crop_size < 1:
+        raise FieldError("there is no crop_size", "transform_param { crop_size: 227 }")
+    if 2 * param.context_pad >= crop_size:
+        raise FieldError(
+            f"context_pad is {param.context_pad} on each side of {crop_size} pixels",
+            f"less than half of crop_size, {crop_size / 2:g}",
+        )
+    if param.crop_mode not in (WARP, SQUARE):
+        raise FieldError(f'crop_mode is "{param.crop_mode}"', f"{WARP}, {SQUARE}")
+    if not 0 <= param.fg_fraction <= 1:
+        raise FieldError(f"fg_fraction is {param.fg_fraction:g}", "from 0 to 1")
+    if _override(layer, phase, options) is not None:
+        raise FieldError(
+            "WindowData cannot read another source", "the source of the prototxt"
+        )
+    source = WindowSource(
+        param.source,
+        crop_size=crop_size,
+        mirror=transform.mirror,
+        fg_threshold=param.fg_threshold,
+        bg_threshold=param.bg_threshold,
+        fg_fraction=param.fg_fraction,
+        context_pad=param.context_pad,
+        crop_mode=param.crop_mode,
+        cache_images=param.cache_images,
+        root_folder=param.root_folder,
+    )
+    tops = (data, label, ("window", f"{layer.top[0]}#window"))
+    return Opened(source, tops, _batch_size(param.batch_size))
+
+
 OPENERS: dict[str, Callable[[caffe_pb2.LayerParameter, int, FeedOptions], Opened]] = {
     "Data": _open_data,
     "ImageData": _open_image_data,
     "HDF5Data": _open_hdf5_data,
     "MemoryData": _open_memory_data,
+    "WindowData": _open_window_data,
 }
 
 FEED_PARAMS = {
@@ -256,6 +295,7 @@ FEED_PARAMS = {
     "ImageData": "image_data_param",
     "HDF5Data": "hdf5_data_param",
     "MemoryData": "memory_data_param",
+    "WindowData": "window_data_param",
 }
 """Layer types that read records -> LayerParameter's field with their batch_size."""
 

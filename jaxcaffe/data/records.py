@@ -24,7 +24,8 @@ class Source(Protocol):
 
     A source is picklable and may be read from several threads and processes. One that
     reads several records at once for less offers `read_many(indices)`, which yields
-    what `source[index]` is for each.
+    what `source[index]` is for each. One whose records are drawn at random, not gone
+    through, offers `pick(seed, position, batch_size)`, which returns an index.
     """
 
     groups: tuple[int, ...] | None
@@ -125,6 +126,9 @@ class Records:
 
     def index(self, position: int) -> int:
         """Returns the source's index of the record at a position of the sequence."""
+        pick = getattr(self.source, "pick", None)
+        if pick is not None:
+            return pick(self.seed, position + self.skip, self.batch_size)
         epoch, index = divmod(position + self.skip, len(self.source))
         return index if self.shuffle is None else int(self.shuffle.order(epoch)[index])
 

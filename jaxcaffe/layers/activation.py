@@ -242,7 +242,7 @@ class Swish(nnx.Module):
         return bottom * jax.nn.sigmoid(self.beta * bottom)
 
 
-@register("AbsVal", bottoms=1, tops=1)
+@register("AbsVal", bottoms=1, tops=1, in_place=False)
 class AbsVal(nnx.Module):
     """Drops the sign: top = |bottom|. At exactly 0 the gradient is 0.
 

@@ -21,6 +21,7 @@ register_feed("HDF5Data", tops=(1, None))
 register_feed("ImageData", tops=2)
 register_feed("Input", tops=(1, None))
 register_feed("MemoryData", tops=2)
+register_feed("WindowData", tops=2)
 
 
 @register("DummyData", bottoms=0, tops=(1, None), random=True)

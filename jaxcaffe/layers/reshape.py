@@ -20,7 +20,7 @@ from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
 
 
-@register("Flatten", bottoms=1, tops=1)
+@register("Flatten", bottoms=1, tops=1, in_place=False)
 class Flatten(nnx.Module):
     """Merges the axes from axis to end_axis, both included, into one.
 
@@ -62,7 +62,7 @@ class Flatten(nnx.Module):
         return bottom.reshape(*before, merged, *after)
 
 
-@register("Reshape", bottoms=1, tops=1)
+@register("Reshape", bottoms=1, tops=1, in_place=False)
 class Reshape(nnx.Module):
     """Replaces num_axes axes, from axis on, by those of shape; the order stays.
 
@@ -81,8 +81,8 @@ class Reshape(nnx.Module):
       LayerError: axis, num_axes or a dim is out of range; a 0 without an axis to copy;
         several -1; the bottom's elements do not fill the new shape.
 
-    Source: caffe/src/caffe/layers/reshape_layer.cpp. Differs: works in place too; -1
-    is also inferred where an axis that is kept or copied has length 0.
+    Source: caffe/src/caffe/layers/reshape_layer.cpp. Differs: -1 is also inferred
+    where an axis that is kept or copied has length 0.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ class Slice(nnx.Module):
         return tuple(jnp.split(bottom, self.slice_point, self.axis))
 
 
-@register("Split", bottoms=1, tops=(1, None))
+@register("Split", bottoms=1, tops=(1, None), in_place=False)
 class Split(nnx.Module):
     """Gives its bottom to each top; the bottom's gradient is the sum of theirs.
 

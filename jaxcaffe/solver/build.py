@@ -48,11 +48,13 @@ def build_tx(
     lr_mults: Any,
     decay_mults: Any,
     where: str = "",
+    optimizer: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
     """Returns the whole update of a solver, to be used with optax.apply_updates.
 
     In Caffe's order: clip the summed gradient, divide by iter_size, add the decay, run
-    the rule of the solver's type with the rate of this iteration, negate.
+    the rule of the solver's type with the rate of this iteration, negate. `optimizer`
+    stands in for the last two.
 
     A parameter with lr_mult 0 is frozen: its gradient is not looked at and may be
     anything, None included; its update and its history are zero.
@@ -62,23 +64,24 @@ def build_tx(
       lr_mults: tree like the parameters, a float for each.
       decay_mults: tree like the parameters, a float for each.
       where: path of the solver file, for messages.
+      optimizer: from optimizer.open_optimizer, for the same parameters; None for the
+        solver's own type.
 
     Returns:
       Transform with `init(params) -> HistoryState` and
       `update(summed_grads, state, params) -> (updates, state)`: summed_grads a tree of
       float32 arrays like params, summed over iter_size batches; updates the same
       shapes, to be added. `state.history` is a tree like params, with what the rule
-      remembers of each: one float32 array, or two in a tuple.
+      remembers of each, one float32 array or two in a tuple; or the optimizer's state.
 
     Raises:
       PrototxtError: type, lr_policy or regularization_type unknown; lr_policy without
         what it needs; a number that `check_solver` refuses.
     Source: caffe/src/caffe/solvers/sgd_solver.cpp, ApplyUpdate. Differs: with
-      force_backward Caffe also clips by the gradients of frozen parameters.
+      force_backward Caffe also clips by the gradients of frozen parameters; where it
+      decays a frozen parameter, the history of adaptive rules sees that, and no update.
     """
     check_solver(solver, where)
-    rule = _find_rule(solver, where)
-    schedule = make_schedule(solver, where)
     decay = _find_decay(solver, decay_mults, where)
 
     treedef: Any = jax.tree.structure(lr_mults)
@@ -100,15 +103,29 @@ def build_tx(
         divide_by_iter_size(solver.iter_size),
         decay(solver.weight_decay, pick(decay_mults)),
     )
-    apply = apply_rule(rule, schedule, pick(lr_mults))
+
+    def prepare_grads(summed_grads: Any, params: Any) -> list[Any]:
+        learned = pick(params)
+        grads, _ = prepare.update(pick(summed_grads), prepare.init(learned), learned)
+        return grads
+
+    if optimizer is not None:
+        return _run_optimizer(
+            optimizer,
+            lambda summed_grads, params: merge(
+                prepare_grads(summed_grads, params),
+                jax.tree.map(jnp.zeros_like, params),
+            ),
+        )
+    rule = _find_rule(solver, where)
+    apply = apply_rule(rule, make_schedule(solver, where), pick(lr_mults))
 
     def update(
         summed_grads: optax.Updates,
         state: HistoryState,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, HistoryState]:
-        learned = pick(params)
-        grads, _ = prepare.update(pick(summed_grads), prepare.init(learned), learned)
+        grads = prepare_grads(summed_grads, params)
         learned_state = HistoryState(state.count, pick(state.history))
         updates, learned_state = apply.update(grads, learned_state)
         return (
@@ -119,6 +136,26 @@ def build_tx(
         )
 
     return optax.GradientTransformation(apply.init, update)
+
+
+def _run_optimizer(
+    optimizer: optax.GradientTransformation, prepare_grads: Callable[[Any, Any], Any]
+) -> optax.GradientTransformation:
+    """Gives a transform of optax's kind prepared gradients, and a HistoryState."""
+
+    def init(params: optax.Params) -> HistoryState:
+        return HistoryState(jnp.zeros((), jnp.int32), optimizer.init(params))
+
+    def update(
+        summed_grads: optax.Updates,
+        state: HistoryState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, HistoryState]:
+        grads = prepare_grads(summed_grads, params)
+        updates, history = optimizer.update(grads, state.history, params)
+        return updates, HistoryState(state.count + 1, history)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _find_rule(solver: caffe_pb2.SolverParameter, where: str) -> Rule:

@@ -93,6 +93,29 @@ def merge_state(use: NetUse, net: caffe_pb2.NetParameter) -> caffe_pb2.NetState:
     return state
 
 
+def ask(uses: SolverNets, asked: caffe_pb2.NetState | None) -> SolverNets:
+    """Returns the nets with the level and stages that a command line asks for.
+
+    Args:
+      uses: from `solver_nets`.
+      asked: its phase says whether it is for the training net or for the test nets; a
+        level replaces that of the solver, stages are added. None changes nothing.
+    Source: caffe/tools/caffe.cpp, train and test. Differs: none.
+    """
+    if asked is None:
+        return uses
+
+    def put_over(use: NetUse) -> NetUse:
+        if use.phase != asked.phase:
+            return use
+        state = caffe_pb2.NetState()
+        state.CopyFrom(use.state)
+        state.MergeFrom(asked)
+        return use._replace(state=state)
+
+    return SolverNets(put_over(uses.train), tuple(map(put_over, uses.tests)))
+
+
 def _find_train_field(solver: caffe_pb2.SolverParameter, where: str) -> str:
     given = [field for field in TRAIN_FIELDS if solver.HasField(field)]
     accepted = f"exactly one of {', '.join(TRAIN_FIELDS)}"

@@ -104,7 +104,8 @@ class HistoryState(NamedTuple):
 
     # () int32: updates made so far, Caffe's iter. It hides tuple.count, as in optax.
     count: jax.Array  # type: ignore[assignment]
-    history: Any  # tree like the parameters; at each, what Rule.init gives
+    # Tree like the parameters, at each what Rule.init gives; or an optimizer's state.
+    history: Any
 
 
 def apply_rule(

@@ -1,0 +1,1 @@
+"""Caffe's own snapshot files: what a run leaves to Caffe and takes over from it."""

@@ -1,0 +1,49 @@
+"""What must be equal for a resumed run to give the same bits.
+
+No counterpart in Caffe, which promises nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+"""The XLA flag under which a GPU sums in a fixed order."""
+
+
+def environment(devices: int) -> dict[str, Any]:
+    """Returns what must be equal for a resumed run to be bit-identical.
+
+    Args:
+      devices: how many devices the run uses.
+    """
+    device = jax.devices()[0]
+    packages = ("jax", "jaxlib", "flax", "grain", "numpy", "opencv-python-headless")
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": devices,
+        "cpu_threads": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "matmul_precision": str(jax.config.values["jax_default_matmul_precision"]),
+        "deterministic": DETERMINISTIC in os.environ.get("XLA_FLAGS", ""),
+    }
+
+
+def environment_changes(then: Mapping[str, Any], devices: int) -> list[str]:
+    """Returns `name was X, is Y` for each circumstance that changed."""
+    now = environment(devices)
+    return [
+        f"{name} was {then.get(name)}, is {value}"
+        for name, value in now.items()
+        if then.get(name) != value
+    ]

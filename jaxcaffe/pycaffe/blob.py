@@ -1,0 +1,216 @@
+"""Blobs as pycaffe shows them: numpy arrays that may be kept, read and written.
+
+Follows caffe/src/caffe/syncedmem.cpp and the Blob of caffe/python/caffe/_caffe.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcaffe.spec import Shape
+
+Fetch = Callable[[], jax.Array]
+"""Computes a value when somebody asks for it."""
+
+
+class _Side:
+    """The data or the diff of a blob: one host array and one device array in step.
+
+    Caffe's arrays are the memory that layers write to, so whoever has kept one sees
+    every later value, and whatever he writes counts. Here a host array is made when it
+    is first asked for and lent out as views; while a view is alive the array is brought
+    up to date at once, otherwise only when it is asked for again.
+    """
+
+    __slots__ = ("_device", "_fetch", "_host", "_lent", "_shape", "_stale")
+
+    def __init__(self, shape: Shape) -> None:
+        self.resize(shape)
+
+    def resize(self, shape: Shape) -> None:
+        """Starts anew with zeros of another shape."""
+        self._shape = shape
+        self._host: np.ndarray | None = None
+        self._device: jax.Array | None = None
+        self._fetch: Fetch | None = None
+        self._stale = False  # the host array is older than the device's
+        self._lent = False  # somebody may have written to the host array
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether nothing has been put here yet."""
+        return self._host is None and self._device is None and self._fetch is None
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether somebody may have written here since the device last looked."""
+        return self._lent
+
+    def lend(self) -> np.ndarray:
+        """Returns a writable view of the present values, float32 in C order."""
+        self._refresh()
+        self._lent = True
+        assert self._host is not None
+        return self._host.view()
+
+    def to_device(self) -> jax.Array:
+        """Returns the present values for a program."""
+        if self._lent:
+            assert self._host is not None
+            # A copy: the array lent out goes on changing while programs run.
+            self._device = jax.device_put(self._host.copy())
+            self._fetch = None
+            self._stale = False
+            self._lent = self._is_kept()
+        elif self._fetch is not None:
+            self._device, self._fetch = self._fetch(), None
+        elif self._device is None:
+            self._device = jnp.zeros(self._shape, jnp.float32)
+        return self._device
+
+    def was_written(self) -> bool:
+        """Returns whether the array lent out differs from what was last put here."""
+        if not self._lent or self._host is None:
+            return False
+        if self._device is None:
+            return bool(np.any(self._host))
+        return not np.array_equal(self._host, np.asarray(self._device), equal_nan=True)
+
+    def put(self, value: jax.Array | Fetch) -> None:
+        """Takes a new value, or what will compute it when it is asked for."""
+        if callable(value):
+            self._device, self._fetch = None, value
+        else:
+            self._device, self._fetch = value, None
+        self._stale = self._host is not None
+        self._lent = False
+        if self._is_kept():
+            self._refresh()
+            self._lent = True
+
+    def _refresh(self) -> None:
+        if self._host is None:
+            self._host = np.zeros(self._shape, np.float32)
+            self._stale = self._device is not None or self._fetch is not None
+        if self._stale:
+            np.copyto(self._host, np.asarray(self.to_device()).reshape(self._shape))
+            self._stale = False
+
+    def _is_kept(self) -> bool:
+        # Views have the array as base. One reference is ours, one is the argument's.
+        return self._host is not None and sys.getrefcount(self._host) > 2
+
+
+class Blob:
+    """An array and its gradient, both float32.
+
+    `data` and `diff` are numpy arrays in C order that may be kept and written to, as in
+    Caffe: a later forward pass shows in an array taken before it, and reads what was
+    written into it. What nobody reads stays on the device.
+
+    Args:
+      shape: lengths of the axes.
+
+    Source: caffe/python/caffe/_caffe.cpp, Blob. Differs: after a reshape the arrays are
+    new and hold zeros.
+    """
+
+    def __init__(self, shape: Shape = ()) -> None:
+        self._shape = tuple(int(length) for length in shape)
+        self.data_side = _Side(self._shape)
+        self.diff_side = _Side(self._shape)
+
+    @property
+    def shape(self) -> Shape:
+        """Lengths of the axes."""
+        return self._shape
+
+    @property
+    def count(self) -> int:
+        """Number of values."""
+        return math.prod(self._shape)
+
+    @property
+    def num(self) -> int:
+        """Length of the first axis of a blob of at most four."""
+        return self._legacy(0)
+
+    @property
+    def channels(self) -> int:
+        """Length of the second axis; 1 where there is none."""
+        return self._legacy(1)
+
+    @property
+    def height(self) -> int:
+        """Length of the third axis; 1 where there is none."""
+        return self._legacy(2)
+
+    @property
+    def width(self) -> int:
+        """Length of the fourth axis; 1 where there is none."""
+        return self._legacy(3)
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values: a view of shape `shape`."""
+        return self.data_side.lend()
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient: a view of shape `shape`."""
+        return self.diff_side.lend()
+
+    def reshape(self, *shape: int) -> None:
+        """Changes the shape; a net takes it up in its next reshape or forward pass."""
+        lengths = tuple(int(length) for length in shape)
+        if any(length < 0 for length in lengths):
+            raise ValueError(f"shape {lengths} has a negative length")
+        if lengths != self._shape:
+            self._shape = lengths
+            self.data_side.resize(lengths)
+            self.diff_side.resize(lengths)
+
+    def _legacy(self, axis: int) -> int:
+        if len(self._shape) > 4:
+            raise ValueError(
+                f"a blob of {len(self._shape)} axes has no num, channels, height and "
+                "width"
+            )
+        return self._shape[axis] if axis < len(self._shape) else 1
+
+
+class SharedBlob(Blob):
+    """A blob on another's memory, in a shape of its own (share_mode PERMISSIVE)."""
+
+    def __init__(self, owner: Blob, shape: Shape) -> None:
+        self._shape = tuple(shape)
+        self.data_side = owner.data_side
+        self.diff_side = owner.diff_side
+
+    @property
+    def data(self) -> np.ndarray:
+        """The owner's values, in this blob's shape."""
+        return self.data_side.lend().reshape(self._shape)
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The owner's gradient, in this blob's shape."""
+        return self.diff_side.lend().reshape(self._shape)
+
+    def reshape(self, *shape: int) -> None:
+        """Refuses: the memory is another's."""
+        raise ValueError("a shared blob cannot be reshaped; reshape its owner")
+
+
+class BlobVec(list[Blob]):
+    """The learned blobs of a layer; a Python layer adds its own."""
+
+    def add_blob(self, *shape: int) -> None:
+        """Appends a blob of zeros."""
+        self.append(Blob(shape))

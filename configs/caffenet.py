@@ -44,4 +44,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.prefetch = 4  # batches
     config.data.crop_on_host = False  # records are all of one size
     config.snapshot.keep = 3  # the newest of 45, 0.5 GB each
+    config.snapshot.caffe = True  # and 45 pairs of Caffe's files, which all stay
     return config

@@ -49,4 +49,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.prefetch = 4  # batches
     config.data.crop_on_host = False  # records are all of one size
     config.snapshot.keep = 3  # the newest snapshots
+    config.snapshot.caffe = True  # also Caffe's files, at snapshot_prefix
     return config

@@ -31,4 +31,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.prefetch = 2  # batches
     config.data.crop_on_host = False  # records are all of one size
     config.snapshot.keep = 2  # both that the solver makes
+    config.snapshot.caffe = True  # also Caffe's files, at snapshot_prefix
     return config

@@ -17,7 +17,7 @@ COMMANDS = {
     "train": ("jaxcaffe.train", "trains a net from a config.py or a solver prototxt"),
     "profile": (
         "jaxcaffe.profile",
-        "times each layer and the whole step of a run or a net",
+        "times each layer and the whole step of a run",
     ),
     "classify": ("jaxcaffe.tools.classify", "names what image files show"),
     "make_image_list": (
@@ -31,6 +31,22 @@ COMMANDS = {
     "compute_image_mean": (
         "jaxcaffe.tools.compute_image_mean",
         "averages the images of a database",
+    ),
+    "convert_weights": (
+        "jaxcaffe.tools.convert_weights",
+        "converts weights between file formats",
+    ),
+    "upgrade_net_proto_text": (
+        "jaxcaffe.tools.upgrade_net_proto_text",
+        "brings an old net prototxt to today's form",
+    ),
+    "upgrade_net_proto_binary": (
+        "jaxcaffe.tools.upgrade_net_proto_binary",
+        "brings an old .caffemodel to today's form",
+    ),
+    "upgrade_solver_proto_text": (
+        "jaxcaffe.tools.upgrade_solver_proto_text",
+        "brings an old solver prototxt to today's form",
     ),
 }
 """Command -> module with main(argv), and what it does."""

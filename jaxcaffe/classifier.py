@@ -12,7 +12,13 @@ import jax
 import numpy as np
 
 from jaxcaffe.data.openers import FEED_PARAMS
-from jaxcaffe.errors import ConfigError, PrototxtError, describe, nearest
+from jaxcaffe.errors import (
+    ConfigError,
+    PrototxtError,
+    describe,
+    from_callbacks,
+    nearest,
+)
 from jaxcaffe.image_io import (
     CROPS,
     center_crop,
@@ -51,6 +57,8 @@ class Classifier:
       channel_swap: which channel of the image becomes each channel of the net's input;
         (2, 1, 0) for nets that learned B, G, R, as Caffe's do.
       output: the blob to read; None for the net's only output, or "prob".
+      level: of the net, which min_level and max_level in its layers look at.
+      stages: of the net, which stage and not_stage look at.
 
     Attributes:
       net: the net at the batch size of its file.
@@ -82,8 +90,10 @@ class Classifier:
         channel_swap: Sequence[int] | None = None,
         *,
         output: str | None = None,
+        level: int = 0,
+        stages: Sequence[str] = (),
     ) -> None:
-        self._graph = _read_graph(model_file)
+        self._graph = _read_graph(model_file, level, stages)
         node = _find_input(self._graph, model_file)
         self.input = node.tops[0]
         self._batch_size, self.channels, *crop_dims = _input_shape(node)
@@ -155,6 +165,7 @@ class Classifier:
             data = data * np.float32(self._input_scale)
         return data
 
+    @from_callbacks()
     def forward(self, data: np.ndarray) -> np.ndarray:
         """Runs the net on any number of images.
 
@@ -250,19 +261,23 @@ class Classifier:
         return resized.transpose(2, 0, 1)
 
 
-def read_input_shape(model_file: str) -> Shape:
+def read_input_shape(
+    model_file: str, level: int = 0, stages: Sequence[str] = ()
+) -> Shape:
     """Returns (C, H, W) of what a classifier's net takes.
 
     Raises:
       PrototxtError: as Classifier.
     """
-    return _input_shape(_find_input(_read_graph(model_file), model_file))[1:]
+    built = _read_graph(model_file, level, stages)
+    return _input_shape(_find_input(built, model_file))[1:]
 
 
-def _read_graph(model_file: str) -> Graph:
+def _read_graph(model_file: str, level: int, stages: Sequence[str]) -> Graph:
     net, source = text.read_net(model_file)
     net = upgrade.upgrade_net(net, source)
-    return graph.build_graph(net, caffe_pb2.NetState(phase=caffe_pb2.TEST), source)
+    state = caffe_pb2.NetState(phase=caffe_pb2.TEST, level=level, stage=stages)
+    return graph.build_graph(net, state, source)
 
 
 def _find_input(net_graph: Graph, where: str) -> Node:

@@ -31,6 +31,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.solver = ""  # path of the solver prototxt
     config.weights = ""  # .caffemodel files to start from, separated by commas
     config.workdir = ""  # snapshots, logs, curves; "": SNAPSHOT_PREFIX + "_run"
+    config.layers = ""  # layers of your own: .py files or modules, comma-separated
     config.prepare = ""  # data set that the first run makes: "digits" or ""
     config.seed = -1  # -1: the solver's random_seed, or the clock without one
     config.precision = (
@@ -39,6 +40,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.devices = 0  # how many devices to use; 0: all
     config.batch = "global"  # batch_size is "global", or "per_device" as in Caffe
     config.max_iter = 0  # 0: the solver's max_iter
+    # Instead of the solver's type: "optax.lion", or a callable; "": none. Of any type,
+    # as ConfigDict would otherwise take no callable for it.
+    config.optimizer = ml_collections.FieldReference("", field_type=object)
     config.data = ml_collections.ConfigDict()
     # "": as the prototxt says; or "tfds:NAME:SPLIT", "lmdb:PATH", "leveldb:PATH"
     config.data.source_train = ""
@@ -53,6 +57,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.crop_on_host = False  # images of unequal size: crop before batching
     config.snapshot = ml_collections.ConfigDict()
     config.snapshot.keep = 3  # newest snapshots that stay on disk; 0: all
+    config.snapshot.caffe = True  # also write Caffe's files, at snapshot_prefix
     return config
 
 
@@ -245,7 +250,8 @@ def _set(
     config: ml_collections.ConfigDict, name: str, value: object, where: str
 ) -> None:
     default = config_get(config, name)
-    if type(value) is not type(default):
+    is_optimizer = name == "optimizer" and callable(value)
+    if type(value) is not type(default) and not is_optimizer:
         raise errors.ConfigError(
             errors.describe(
                 where,

@@ -14,8 +14,8 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -175,28 +175,74 @@ Scalar = float | list[float]
 """A value of a curve, or one per element of a blob."""
 
 
-def write_scalars(path: str, iteration: int, **scalars: Scalar) -> None:
-    """Appends one JSON line of full-precision scalars to `path`.
+class Scalars(NamedTuple):
+    """A file of curves. Rows that cannot be written now wait for the next ones."""
 
-    Args:
-      path: a `.jsonl` file.
-      iteration: updates done before the values were taken.
-      **scalars: name -> value.
+    write: Callable[..., None]
+    """(iteration: updates done before the values were taken, **name -> value) appends
+    one JSON line of full-precision scalars."""
+
+    flush: Callable[[], errors.SnapshotError | None]
+    """Tries again to write what waits; returns why it still does."""
+
+
+def open_scalars(path: str) -> Scalars:
+    """Returns what appends curves to the `.jsonl` file `path`.
+
+    A full disk costs a run no more than an error in its log: the rows wait in memory.
 
     Raises:
-      SnapshotError: the disk is full, or the folder may not be written.
+      SnapshotError: the file cannot be written at all.
     """
+    waiting: list[str] = []
+    failed = False
+
+    def flush() -> errors.SnapshotError | None:
+        nonlocal failed
+        try:
+            _append(path, "".join(waiting))
+        except OSError as error:
+            failure = errors.SnapshotError(
+                errors.describe(
+                    path, f"cannot be written ({error.strerror})", "a disk with room"
+                )
+            )
+            if not failed:
+                logger.error("%s The run goes on and keeps the curves.", failure)
+            failed = True
+            return failure
+        waiting.clear()
+        failed = False
+        return None
+
+    def write(iteration: int, **scalars: Scalar) -> None:
+        waiting.append(json.dumps({"iter": iteration, **scalars}) + "\n")
+        flush()
+
     try:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"iter": iteration, **scalars}) + "\n")
+        _append(path, "")
     except OSError as error:
         raise errors.SnapshotError(
             errors.describe(path, f"cannot be written ({error.strerror})")
         ) from error
+    return Scalars(write, flush)
+
+
+def _append(path: str, text: str) -> None:
+    """Adds whole lines to a file, or nothing."""
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        data = text.encode()
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            os.truncate(path, size)
+            raise
 
 
 def read_scalars(path: str) -> list[dict[str, Any]]:
-    """Reads what `write_scalars` wrote; a last line cut short is left out."""
+    """Reads what `open_scalars` wrote; a last line cut short is left out."""
     rows = []
     with open(path, encoding="utf-8") as file:
         for line in file:

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxcaffe import checkpoint, errors, log
+from jaxcaffe.caffe_files.snapshots import Writer as CaffeWriter
 from jaxcaffe.log import logger
 from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.signals import Requests
 from jaxcaffe.spec import Blobs, Net, Params, Stats
-from jaxcaffe.state import TrainState
+from jaxcaffe.state import TrainState, add_hidden, find_non_finite
 from jaxcaffe.step import StepReport
 
 Outputs = Mapping[str, np.ndarray]
@@ -35,11 +35,13 @@ class TestJob(NamedTuple):
     """One test net, compiled, with its records."""
 
     net: Net
-    eval_step: Callable[[Params, Stats, Blobs, Blobs, jax.Array], Blobs]
+    eval_step: Callable[..., tuple[Blobs, Stats]]  # see step.make_eval_step
     zero_sums: Callable[[], Blobs]
-    own: tuple[Params, Stats]  # weights of layers that the train net lacks
+    own: Params  # weights of layers that the train net lacks
     feed: DeviceFeed
     test_iter: int
+    # (params, stats, batch, key) of a batch; logs what debug_info asks for
+    probe: Callable[[Params, Stats, Blobs, jax.Array], None] | None = None
 
 
 class TrainJob(NamedTuple):
@@ -49,14 +51,17 @@ class TrainJob(NamedTuple):
     max_iter: int
     net: Net
     train_step: Callable[[TrainState, Blobs], tuple[TrainState, StepReport]]
-    loss_step: Callable[[TrainState, Blobs], jax.Array]
+    loss_step: Callable[[TrainState, Blobs], tuple[jax.Array, Stats]]
     feed: DeviceFeed
     tests: tuple[TestJob, ...]
-    snapshots: ocp.CheckpointManager
+    snapshots: checkpoint.Writer
     note: Mapping[str, object]  # what every snapshot says about the run
-    scalars: str  # path of the .jsonl file that curves go to
+    scalars: log.Scalars  # where curves go to
     # (state of a bad iteration, positions now, iteration now) -> the layer to blame
     blame: Callable[[TrainState, Mapping[str, int], int], str]
+    # logs what debug_info asks for, before the step that takes the same arguments
+    probe: Callable[[TrainState, Blobs], None] | None = None
+    caffe: CaffeWriter | None = None  # of Caffe's own snapshot files
 
 
 class Result(NamedTuple):
@@ -78,15 +83,19 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
     Raises:
       NonFiniteError: a loss or a weight is not a finite number.
       DataError: a record cannot be used; a snapshot was taken before.
-      SnapshotError: a snapshot could not be written.
+      SnapshotError: the last snapshot, or the curves, could not be written. An earlier
+        one is logged as an error and costs the run nothing else.
     """
     solver = job.solver
     iteration = int(state.iter)
     scores: tuple[Outputs, ...] = ()
     saved = -1  # iteration of the last snapshot
     stopped = False
-    cursors = None  # where the tests' records stood before a test that was cut short
+    # The test nets' records, before a test that was cut short; `state` then still has
+    # the hidden states from before it.
+    cursors = None
     earlier: StepReport | None = None
+    updates: Params | None = None  # of the last step, for snapshot_diff
     logger.info("Solving %s", job.net.graph.name)
     logger.info("Learning Rate Policy: %s", solver.lr_policy)
     shown_at, shown_iteration = time.perf_counter(), iteration
@@ -97,21 +106,26 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
         ):
             _check_finite(job, state, iteration)
             cursors = _test_positions(job)
-            found, asked = test_all(job, state, iteration, poll)
+            found, tested, asked = test_all(job, state, iteration, poll)
             scores = found or scores
             if asked.snapshot and not asked.stop:
-                saved = _snapshot(job, state, iteration, cursors)
+                saved = _snapshot(job, state, iteration, cursors, updates)
             if asked.stop:
                 stopped = True
                 break
+            state = tested
         try:
             batch = next(job.feed)
         except errors.DataError:
             if saved != iteration and iteration > 0:
-                _snapshot(job, state, iteration, _test_positions(job))
-            checkpoint.wait(job.snapshots)
+                _snapshot(job, state, iteration, _test_positions(job), updates)
+            _wait(job)
+            job.scalars.flush()
             raise
+        if job.probe is not None and _due(iteration, solver.display):
+            job.probe(state, batch)
         state, report = job.train_step(state, batch)
+        updates = report.updates
         if _due(iteration, solver.display):
             now = time.perf_counter()
             shown = jax.device_get(report)
@@ -119,7 +133,6 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
                 _check_finite(job, state, iteration + 1)
             _display(job, shown, iteration, now - shown_at, shown_iteration)
             shown_at, shown_iteration = now, iteration
-            checkpoint.check(job.snapshots)
         iteration += 1
         if _due(iteration, _LOOK_BACK):
             if earlier is not None and not bool(earlier.finite):
@@ -128,26 +141,30 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
         asked = poll()
         cursors = None
         if _due(iteration, solver.snapshot) or (asked.snapshot and not asked.stop):
-            saved = _snapshot(job, state, iteration, _test_positions(job))
+            saved = _snapshot(job, state, iteration, _test_positions(job), updates)
         if asked.stop:
             stopped = True
             break
 
     _check_finite(job, state, iteration)
     if solver.snapshot_after_train and saved != iteration:
-        _snapshot(job, state, iteration, cursors or _test_positions(job))
+        _snapshot(job, state, iteration, cursors or _test_positions(job), updates)
     if stopped:
         logger.info("Optimization stopped early.")
     else:
         if _due(iteration, solver.display):
             # One more forward pass shows the loss after the last update.
-            loss = job.loss_step(state, next(job.feed))
+            loss, stats = job.loss_step(state, next(job.feed))
             logger.info("Iteration %d, loss = %g", iteration, float(loss))
+            # BatchNorm has counted it, and the last test sees that, as in Caffe.
+            state = state._replace(stats=stats)
         if _due(iteration, solver.test_interval):
-            found, _ = test_all(job, state, iteration, poll)
+            found, state, _ = test_all(job, state, iteration, poll)
             scores = found or scores
         logger.info("Optimization Done.")
-    checkpoint.wait(job.snapshots)
+    failure = _wait(job) or job.scalars.flush()
+    if failure is not None:
+        raise failure
     return Result(state, scores, stopped)
 
 
@@ -156,21 +173,28 @@ def test_all(
     state: TrainState,
     iteration: int,
     poll: Callable[[], Requests],
-) -> tuple[tuple[Outputs, ...], Requests]:
+) -> tuple[tuple[Outputs, ...], TrainState, Requests]:
     """Tests every test net; outputs are means over its test_iter batches.
 
     Returns:
-      The outputs per test net, empty if a signal asked to stop; and what signals
-      asked for meanwhile.
+      The outputs per test net; the state with what the test nets remember; and what
+      signals asked for meanwhile. If they asked to stop, no outputs, and the state as
+      it was.
     """
-    scores = []
+    scores: list[Outputs] = []
+    hidden: list[Stats] = []
     asked = NOTHING_ASKED
     for index, test in enumerate(job.tests):
         logger.info("Iteration %d, Testing net (#%d)", iteration, index)
-        sums, asked = run_test(test, index, state, iteration, poll, asked)
+        if test.test_iter == 0:  # nothing was measured, so there is nothing to show
+            scores.append({})
+            hidden.append(state.hidden[index])
+            continue
+        sums, remembered, asked = run_test(test, index, state, iteration, poll, asked)
         if asked.stop:
             logger.info("Test interrupted.")
-            return (), asked
+            return (), state, asked
+        hidden.append(remembered)
         means = {n: np.asarray(s) / test.test_iter for n, s in sums.items()}
         loss = means.pop("")
         if job.solver.test_compute_loss:
@@ -181,9 +205,9 @@ def test_all(
         for line in log.score_lines(means):
             logger.info("%s", line)
         flat = {f"test{index}/{name}": v.tolist() for name, v in means.items()}
-        log.write_scalars(job.scalars, iteration, **flat)
+        job.scalars.write(iteration, **flat)
         scores.append(means)
-    return tuple(scores), asked
+    return tuple(scores), state._replace(hidden=tuple(hidden)), asked
 
 
 def run_test(
@@ -193,28 +217,29 @@ def run_test(
     iteration: int,
     poll: Callable[[], Requests],
     asked: Requests = NOTHING_ASKED,
-) -> tuple[Outputs, Requests]:
+) -> tuple[Outputs, Stats, Requests]:
     """Runs one test net over test_iter batches.
 
     Args:
       test: the net and its records, which go on where the last test ended.
       index: its number, which random layers' keys depend on.
-      state: its params and stats are used, not changed.
+      state: its params, stats and hidden states are used, not changed.
       iteration: updates done.
       poll: looked at between batches.
       asked: what signals have asked for so far.
 
     Returns:
       For each output, and under "" for the total loss, the sum over the batches, as
-      far as they were run; and what signals have asked for.
+      far as they were run; what the net remembers of them; and what signals have asked
+      for.
+
+    Source: caffe/src/caffe/solver.cpp, Test. Differs: none.
     """
     # Far from the keys of training iterations, which are folded from 0 upwards.
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 2**31 - 1 - index)
     key = jax.random.fold_in(key, iteration)
-    params, stats = (
-        {**own, **shared}
-        for own, shared in zip(test.own, (state.params, state.stats), strict=True)
-    )
+    params = {**test.own, **state.params}
+    hidden = state.hidden[index]
     sums = test.zero_sums()
     for number in range(test.test_iter):
         now = poll()
@@ -222,10 +247,13 @@ def run_test(
         if asked.stop:
             break
         batch = next(test.feed)
-        sums = test.eval_step(
-            params, stats, sums, batch, jax.random.fold_in(key, number)
+        batch_key = jax.random.fold_in(key, number)
+        if test.probe is not None:
+            test.probe(params, add_hidden(state.stats, hidden), batch, batch_key)
+        sums, hidden = test.eval_step(
+            params, state.stats, hidden, sums, batch, batch_key
         )
-    return jax.device_get(sums), asked
+    return jax.device_get(sums), hidden, asked
 
 
 def loss_weights(net: Net) -> dict[str, float]:
@@ -255,7 +283,7 @@ def _display(
         logger.info("%s", line)
     logger.info("Iteration %d, lr = %g", iteration, rate)
     flat = {f"train/{name}": value.tolist() for name, value in outputs.items()}
-    log.write_scalars(job.scalars, iteration, loss=loss, lr=rate, **flat)
+    job.scalars.write(iteration, loss=loss, lr=rate, **flat)
 
 
 def _test_positions(job: TrainJob) -> dict[str, Mapping[str, int]]:
@@ -267,12 +295,13 @@ def _snapshot(
     state: TrainState,
     iteration: int,
     cursors: Mapping[str, Mapping[str, int]],
+    updates: Params | None,
 ) -> int:
     """Starts a snapshot, of a state whose every weight is a finite number."""
     _check_finite(job, state, iteration)
-    bad = checkpoint.find_non_finite(state)
+    bad = find_non_finite(state)
     if bad is not None:
-        checkpoint.wait(job.snapshots)
+        _wait(job)
         raise errors.NonFiniteError(
             errors.describe(
                 f"iteration {iteration}",
@@ -282,15 +311,24 @@ def _snapshot(
             )
         )
     positions = {"train": job.feed.positions, **cursors}
-    path = checkpoint.save(job.snapshots, state, {**job.note, "positions": positions})
-    logger.info("Snapshotting to %s", path)
+    copied = checkpoint.copy_state(state)
+    job.snapshots.save(copied, {**job.note, "positions": positions})
+    if job.caffe is not None:
+        job.caffe.save(copied, updates)
     return iteration
+
+
+def _wait(job: TrainJob) -> errors.SnapshotError | None:
+    """Returns, once nothing is being written, why the last snapshot is not there."""
+    failure = job.snapshots.wait()
+    caffe_failure = job.caffe.wait() if job.caffe is not None else None
+    return failure or caffe_failure
 
 
 def _check_finite(job: TrainJob, state: TrainState, iteration: int) -> None:
     if bool(state.finite):
         return
-    checkpoint.wait(job.snapshots)
+    _wait(job)
     first = job.blame(state, job.feed.positions, iteration)
     raise errors.NonFiniteError(
         errors.describe(

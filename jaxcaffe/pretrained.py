@@ -9,21 +9,14 @@ import os
 from typing import Any
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
 
-from jaxcaffe import errors
+from jaxcaffe import checkpoint, errors
+from jaxcaffe.caffe_files.weights import copy_weights
 from jaxcaffe.net.params import is_owner
-from jaxcaffe.net.weights import load_weights
-from jaxcaffe.proto import binary
 from jaxcaffe.spec import Net, Params, Stats
 
-_ACCEPTED = "a .caffemodel file, or a snapshot such as runs/NAME/snapshots/1000"
+_ACCEPTED = "a .caffemodel or .h5 file, or a snapshot such as runs/NAME/snapshots/1000"
 _SHOWN = 6  # layers named in one message
-
-Trees = dict[str, dict[str, dict[str, np.ndarray]]]
-""" "params" and "stats" -> layer -> blob -> float32 array."""
 
 
 def load_pretrained(net: Net, path: str) -> tuple[Params, Stats]:
@@ -34,8 +27,8 @@ def load_pretrained(net: Net, path: str) -> tuple[Params, Stats]:
 
     Args:
       net: a translated net.
-      path: a .caffemodel file, or the folder of one snapshot, of which nothing but the
-        weights is read.
+      path: a .caffemodel or .caffemodel.h5 file, or the folder of one snapshot, of
+        which nothing but the weights is read.
 
     Returns:
       Params and stats of the net.
@@ -48,64 +41,16 @@ def load_pretrained(net: Net, path: str) -> tuple[Params, Stats]:
     without weights as their fillers made them, which is no net to ask for answers.
     """
     if os.path.isdir(path):
-        return _fit_trees(net, read_snapshot_weights(path), path)
+        return _fit_trees(net, checkpoint.read_weights(path), path)
     if not os.path.exists(path):
         raise errors.SnapshotError(errors.describe(path, "no such file", _ACCEPTED))
-    source = binary.net_weights(binary.read_caffemodel(path))
     params, stats = jax.jit(net.init)(jax.random.key(0))
-    params, stats, report = load_weights(net, params, stats, source, path)
-    _refuse_missing(path, report.missing, list(source))
+    params, stats, report = copy_weights(net, params, stats, path)
+    _refuse_missing(path, report.missing, [*report.loaded, *report.ignored])
     return params, stats
 
 
-def read_snapshot_weights(path: str) -> Trees:
-    """Reads the params and stats of a snapshot, and nothing else of it.
-
-    Args:
-      path: the folder of one snapshot, `.../snapshots/1000`.
-
-    Raises:
-      SnapshotError: it is no snapshot, or broken.
-    """
-    folder = os.path.join(os.path.abspath(path), "state")
-    if not os.path.isdir(folder):
-        raise errors.SnapshotError(
-            errors.describe(path, "the folder is not a snapshot", _ACCEPTED)
-        )
-    try:
-        handler = ocp.PyTreeCheckpointHandler()
-        with ocp.Checkpointer(handler) as checkpointer:
-            # Asked of the handler: the checkpointer would warn of a file of its own.
-            tree = handler.metadata(epath.Path(folder)).tree
-            wanted = {
-                part: jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-                    tree[part],
-                )
-                for part in ("params", "stats")
-            }
-            # As numpy arrays: the devices of the run need not be here.
-            restore_args = jax.tree.map(
-                lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
-            )
-            return checkpointer.restore(
-                folder,
-                args=ocp.args.PyTreeRestore(
-                    item=wanted, restore_args=restore_args, partial_restore=True
-                ),
-            )
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise errors.SnapshotError(
-            errors.describe(
-                path,
-                f"the snapshot is broken ({reason})",
-                "another snapshot of the run",
-            )
-        ) from error
-
-
-def _fit_trees(net: Net, held: Trees, path: str) -> tuple[Params, Stats]:
+def _fit_trees(net: Net, held: checkpoint.Trees, path: str) -> tuple[Params, Stats]:
     params: Params = {}
     stats: Stats = {}
     missing: list[str] = []

@@ -22,6 +22,8 @@ from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.files import read_bytes
 from jaxcaffe.proto.scan import scan
 from jaxcaffe.tools import cli
+from jaxcaffe.tools.layers_flag import add_layers_flag, load_flagged_layers
+from jaxcaffe.tools.state_flags import add_state_flags, read_state
 
 DESCRIPTION = """\
 Times each layer forward and backward, then the step that training really runs.
@@ -49,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     parser.argument("config_or_net", "a config.py, a solver prototxt, a net prototxt")
     parser.flag("iterations", 10, "calls that each mean is taken over")
     parser.flag("phase", "TRAIN", "which net", choices=("TRAIN", "TEST"))
+    add_state_flags(parser)
+    add_layers_flag(parser)
     parser.flag("trace", "", "folder to make, for a trace by jax.profiler of the step")
     parser.flag("shape", "", "of a NET: C,H,W of one record, in place of its data")
     parser.flag(
@@ -58,17 +62,18 @@ def main(argv: Sequence[str]) -> int:
         choices=("config", "parity", "fast"),
     )
     flags = parser.parse(argv)
+    load_flagged_layers(flags)
     if flags.iterations < 1:
         raise errors.ConfigError(
             errors.describe("--iterations", f"is {flags.iterations}", "at least 1")
         )
     _check_trace(flags.trace)
-    phase = caffe_pb2.Phase.Value(flags.phase)
+    asked = read_state(flags, caffe_pb2.Phase.Value(flags.phase))
     with log.logging_to(None):
         if is_net(flags.config_or_net):
-            subject = _open_net(flags, overrides, phase)
+            subject = _open_net(flags, overrides, asked)
         else:
-            subject = _open_config(flags, overrides, phase)
+            subject = _open_config(flags, overrides, asked)
         try:
             report.print_profile(subject, flags.iterations, flags.trace)
         finally:
@@ -77,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _open_net(
-    flags: Namespace, overrides: Sequence[str], phase: caffe_pb2.Phase
+    flags: Namespace, overrides: Sequence[str], asked: caffe_pb2.NetState
 ) -> Subject:
     if overrides:
         raise errors.ConfigError(
@@ -90,11 +95,13 @@ def _open_net(
     precision = "parity" if flags.precision == "config" else flags.precision
     runs.set_precision(precision)
     shape = _parse_shape(flags.shape)
-    return open_net(flags.config_or_net, phase, shape, precision)
+    # As Caffe does with a net by itself: the file's own level does not count.
+    asked.level = flags.level or 0
+    return open_net(flags.config_or_net, asked, shape, precision)
 
 
 def _open_config(
-    flags: Namespace, overrides: Sequence[str], phase: caffe_pb2.Phase
+    flags: Namespace, overrides: Sequence[str], asked: caffe_pb2.NetState
 ) -> Subject:
     if flags.shape:
         raise errors.ConfigError(
@@ -109,7 +116,7 @@ def _open_config(
         with config.unlocked():
             config.precision = flags.precision
     prepare(config.prepare)
-    return open_config(config, flags.config_or_net, phase)
+    return open_config(config, flags.config_or_net, asked)
 
 
 def is_net(path: str) -> bool:

@@ -18,17 +18,19 @@ import optax
 
 from jaxcaffe import checkpoint, errors, sharding, step
 from jaxcaffe.augment import make_augment
+from jaxcaffe.caffe_files.weights import copy_weights
 from jaxcaffe.data import pipeline
 from jaxcaffe.labels import label_limits
 from jaxcaffe.log import logger
-from jaxcaffe.net import graph, translate, weights
+from jaxcaffe.net import graph, translate
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
 from jaxcaffe.prefetch import DeviceFeed
-from jaxcaffe.proto import binary, caffe_pb2, text, upgrade
-from jaxcaffe.solver import build, check, nets, schedule
+from jaxcaffe.proto import caffe_pb2, text, upgrade
+from jaxcaffe.solver import build, check, nets, optimizer, schedule
 from jaxcaffe.solver.prefix import find_snapshot_prefix
 from jaxcaffe.spec import Blobs, Graph, Net, Params, Stats
-from jaxcaffe.state import TrainState, init_state
+from jaxcaffe.state import TrainState, init_state, pick_hidden
+from jaxcaffe.user_layers import load_layers
 
 
 class FedNet(NamedTuple):
@@ -74,17 +76,24 @@ def set_precision(precision: str) -> None:
         jax.config.update("jax_default_matmul_precision", "default")
 
 
-def open_run(config: ml_collections.ConfigDict, seed: int | None = None) -> Run:
+def open_run(
+    config: ml_collections.ConfigDict,
+    seed: int | None = None,
+    asked: caffe_pb2.NetState | None = None,
+) -> Run:
     """Reads the solver, its nets and the first records, and checks all of them.
 
     Args:
       config: from config.load_config.
       seed: of the run that goes on; None for a new run.
+      asked: level and stages from the command line, put over train_state or, if its
+        phase is TEST, over each test_state.
 
     Raises:
       CaffeError: whatever the files or the config say that cannot be.
     """
     set_precision(config.precision)
+    load_layers(config.layers)
     solver, source = text.read_solver(config.solver)
     solver = upgrade.upgrade_solver(solver, source)
     check.check_solver(solver, source.path)
@@ -92,14 +101,19 @@ def open_run(config: ml_collections.ConfigDict, seed: int | None = None) -> Run:
     if seed is None:
         seed = _choose_seed(config, solver)
     mesh = sharding.make_mesh(config.devices)
-    uses = nets.solver_nets(solver, source.path)
+    uses = nets.ask(nets.solver_nets(solver, source.path), asked)
     train = _open_use(config, uses.train, source, seed, mesh, 0)
     tests = tuple(
         _open_use(config, use, source, seed, mesh, index)
         for index, use in enumerate(uses.tests)
     )
+    rates = schedule.make_schedule(solver, source.path)
     tx = build.build_tx(
-        solver, lr_mults(train.net), decay_mults(train.net), source.path
+        solver,
+        lr_mults(train.net),
+        decay_mults(train.net),
+        source.path,
+        _open_optimizer(config, train.net, rates),
     )
     return Run(
         config=config,
@@ -110,8 +124,15 @@ def open_run(config: ml_collections.ConfigDict, seed: int | None = None) -> Run:
         train=train,
         tests=tests,
         tx=tx,
-        schedule=schedule.make_schedule(solver, source.path),
+        schedule=rates,
     )
+
+
+def rule_name(run: Run) -> str:
+    """Returns what makes updates: the solver's type, or config.optimizer by name."""
+    if run.config.optimizer:
+        return f"config.optimizer {optimizer.optimizer_name(run.config.optimizer)}"
+    return run.solver.type
 
 
 def find_workdir(config: ml_collections.ConfigDict) -> str:
@@ -147,15 +168,16 @@ def compile_train_step(
         schedule=run.schedule,
         trainable=trainable(fed.net),
         iter_size=run.solver.iter_size,
+        keep_updates=run.config.snapshot.caffe and run.solver.snapshot_diff,
     )
     return jax.jit(train_step, donate_argnums=0, out_shardings=(whole, whole))
 
 
-def compile_eval_step(run: Run, fed: FedNet) -> Callable[..., Blobs]:
-    """Returns the jitted test step of one test net."""
+def compile_eval_step(run: Run, fed: FedNet) -> Callable[..., tuple[Blobs, Stats]]:
+    """Returns the jitted test step of one test net; the sums given are used up."""
     whole = sharding.replicated(run.mesh)
     eval_step = step.make_eval_step(net=fed.net, augment=fed.augment)
-    return jax.jit(eval_step, donate_argnums=2, out_shardings=whole)
+    return jax.jit(eval_step, donate_argnums=3, out_shardings=whole)
 
 
 def make_zero_sums(run: Run, fed: FedNet) -> Callable[[], Blobs]:
@@ -164,20 +186,23 @@ def make_zero_sums(run: Run, fed: FedNet) -> Callable[[], Blobs]:
     return jax.jit(zero, out_shardings=sharding.replicated(run.mesh))
 
 
-def compile_loss_step(run: Run) -> Callable[[TrainState, Blobs], jax.Array]:
-    """Returns the jitted forward pass of the train net, giving its loss.
+def compile_loss_step(
+    run: Run,
+) -> Callable[[TrainState, Blobs], tuple[jax.Array, Stats]]:
+    """Returns the jitted forward pass of the train net; see step.make_loss_step.
 
     With iter_size above 1 it looks at the first batch of the iteration only, as Caffe
     does after the last update.
     """
+    whole = sharding.replicated(run.mesh)
     loss_step = step.make_loss_step(net=run.train.net, augment=run.train.augment)
     if run.solver.iter_size == 1:
-        return jax.jit(loss_step)
+        return jax.jit(loss_step, out_shardings=whole)
 
-    def first_part(state: TrainState, batch: Blobs) -> jax.Array:
+    def first_part(state: TrainState, batch: Blobs) -> tuple[jax.Array, Stats]:
         return loss_step(state, {name: array[0] for name, array in batch.items()})
 
-    return jax.jit(first_part)
+    return jax.jit(first_part, out_shardings=whole)
 
 
 def open_device_feed(
@@ -196,7 +221,7 @@ def open_device_feed(
 def load_weight_files(
     net: Net, params: Params, stats: Stats, paths: Sequence[str]
 ) -> tuple[Params, Stats]:
-    """Copies .caffemodel files over freshly filled weights, by layer name.
+    """Copies .caffemodel or .caffemodel.h5 files over weights, by layer name.
 
     Logs what was copied, ignored and left as filled.
 
@@ -204,8 +229,7 @@ def load_weight_files(
       SnapshotError: a file is missing or broken, or a layer's blobs do not fit.
     """
     for path in paths:
-        source = binary.net_weights(binary.read_caffemodel(path))
-        params, stats, report = weights.load_weights(net, params, stats, source, path)
+        params, stats, report = copy_weights(net, params, stats, path)
         for name in report.ignored:
             logger.info("Ignoring source layer %s", name)
         for name in report.missing:
@@ -218,9 +242,24 @@ def _init(run: Run) -> Callable[[jax.Array], TrainState]:
     def init(key: jax.Array) -> TrainState:
         fill_key, step_key = jax.random.split(key)
         params, stats = run.train.net.init(fill_key)
-        return init_state(params, stats, run.tx, step_key, run.solver.average_loss)
+        hidden = tuple(
+            pick_hidden(fed.net, run.train.net, fed.net.init(fill_key)[1])
+            for fed in run.tests
+        )
+        return init_state(
+            params, stats, run.tx, step_key, run.solver.average_loss, hidden
+        )
 
     return init
+
+
+def _open_optimizer(
+    config: ml_collections.ConfigDict, net: Net, rates: optax.Schedule
+) -> optax.GradientTransformation | None:
+    if not config.optimizer:
+        return None
+    params, _ = jax.eval_shape(net.init, jax.random.key(0))
+    return optimizer.open_optimizer(config.optimizer, rates, lr_mults(net), params)
 
 
 def _choose_seed(
@@ -233,6 +272,26 @@ def _choose_seed(
     return time.time_ns() % 2**31
 
 
+def read_use(
+    use: nets.NetUse, solver_source: text.Source, index: int = 0
+) -> tuple[caffe_pb2.NetParameter, text.Source]:
+    """Reads a net that a solver names, upgraded to the present format.
+
+    Args:
+      use: one of solver.nets.solver_nets.
+      solver_source: where the solver stands.
+      index: of the test net.
+
+    Raises:
+      PrototxtError: the file is missing or malformed.
+    """
+    if isinstance(use.net, str):
+        net, source = text.read_net(_find_net(use.net, solver_source.path))
+    else:
+        net, source = use.net, solver_source.net(use.kind, index)
+    return upgrade.upgrade_net(net, source), source
+
+
 def _open_use(
     config: ml_collections.ConfigDict,
     use: nets.NetUse,
@@ -241,11 +300,7 @@ def _open_use(
     mesh: jax.sharding.Mesh,
     index: int,
 ) -> FedNet:
-    if isinstance(use.net, str):
-        net, source = text.read_net(_find_net(use.net, solver_source.path))
-    else:
-        net, source = use.net, solver_source.net(use.kind, index)
-    net = upgrade.upgrade_net(net, source)
+    net, source = read_use(use, solver_source, index)
     is_train = use.phase == caffe_pb2.TRAIN
     built = graph.build_graph(net, nets.merge_state(use, net), source)
     if is_train and config.batch == "per_device":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -27,6 +27,19 @@ Stats = dict[str, dict[str, jax.Array]]
 """Layer name -> blob name -> float32 array that forward passes update (BatchNorm)."""
 
 
+class Slot:
+    """What a layer that calls the host keeps however often its net is built anew.
+
+    Attributes:
+      where: "file:line" of the layer, or the file's name alone.
+      value: None until the layer is built first; then the layer's own.
+    """
+
+    def __init__(self, where: str = "") -> None:
+        self.where = where
+        self.value: Any = None
+
+
 class Node(NamedTuple):
     """One layer of a filtered net, in file order."""
 
@@ -36,6 +49,8 @@ class Node(NamedTuple):
     tops: tuple[str, ...]  # automatic tops included
     loss_weights: tuple[float, ...]  # one per top; 0 where the top is no loss
     propagate_down: tuple[bool, ...]  # one per bottom
+    key: str  # of its blobs in Params, Stats, ParamInfo; the name unless that is taken
+    slot: Slot | None = None  # of a layer that calls the host
 
 
 class Graph(NamedTuple):
@@ -52,6 +67,8 @@ class Graph(NamedTuple):
 class ParamInfo(NamedTuple):
     """One learned blob of one layer, in Caffe's order (net.params).
 
+    `layer` is the key of the layer's node: its name, or for a later one of several
+    layers with blobs and one name, the name with "#2", "#3", ...
     `owner` is (layer, blob) itself unless the blob is shared by `param { name }`;
     then it names the first layer that has it, the only one with a leaf in Params.
     """

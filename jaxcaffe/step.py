@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcaffe.spec import Blobs, Net, NetOutput, Params, Stats
-from jaxcaffe.state import TrainState, enter_loss, smoothed_loss
+from jaxcaffe.state import TrainState, add_hidden, enter_loss, smoothed_loss
 
 Augment = Callable[[Blobs, jax.Array], Blobs]
 """(host batch, key) -> float32 tops of the feed layers."""
@@ -29,6 +29,7 @@ class StepReport(NamedTuple):
     loss: jax.Array  # () float32, smoothed over average_loss iterations
     rate: jax.Array  # () float32, the global learning rate of this update
     finite: jax.Array  # () bool: no loss so far was other than finite
+    updates: Params | None = None  # what the update added, if it is kept
 
 
 def make_train_step(
@@ -39,6 +40,7 @@ def make_train_step(
     schedule: optax.Schedule,
     trainable: Mask,
     iter_size: int,
+    keep_updates: bool = False,
 ) -> Callable[[TrainState, Blobs], tuple[TrainState, StepReport]]:
     """Returns step(state, batch) -> (state, report).
 
@@ -54,6 +56,7 @@ def make_train_step(
       trainable: blobs that get a gradient; the others are constants to autodiff.
       iter_size: batches per iteration; above 1 each array of `batch` has a leading
         axis of that length.
+      keep_updates: the report holds the updates, which snapshot_diff asks for.
 
     Returns:
       A function to be jitted with the state donated. The report's outputs are those
@@ -71,7 +74,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Blobs) -> tuple[TrainState, StepReport]:
         train, held = _split(state.params, trainable)
-        key = _iteration_key(state)
+        key = iteration_key(state)
         if iter_size == 1:
             (loss, (outputs, stats)), grads = value_and_grad(
                 train, held, state.stats, batch, jax.random.fold_in(key, 0)
@@ -106,16 +109,24 @@ def make_train_step(
         good = state.finite & jnp.isfinite(loss)
         new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
         new = new._replace(finite=good)
-        report = StepReport(outputs, smoothed_loss(new), schedule(state.iter), good)
+        report = StepReport(
+            outputs,
+            smoothed_loss(new),
+            schedule(state.iter),
+            good,
+            updates if keep_updates else None,
+        )
         return new, report
 
     return step
 
 
-def make_eval_step(
-    *, net: Net, augment: Augment
-) -> Callable[[Params, Stats, Blobs, Blobs, jax.Array], Blobs]:
-    """Returns eval_step(params, stats, sums, batch, key) -> sums.
+def make_eval_step(*, net: Net, augment: Augment) -> Callable[..., tuple[Blobs, Stats]]:
+    """Returns eval_step(params, stats, hidden, sums, batch, key) -> (sums, hidden).
+
+    `params` and `stats` are the train net's, with the weights of layers that it lacks.
+    `hidden` is what the net remembers for itself, see state.pick_hidden; the rest of
+    what a forward pass adds to the statistics is dropped.
 
     `sums` holds for each output of the net the sum over test batches so far, and
     under "" the sum of total losses; `zero_sums` starts it. Nothing reaches the host
@@ -123,13 +134,24 @@ def make_eval_step(
     """
 
     def eval_step(
-        params: Params, stats: Stats, sums: Blobs, batch: Blobs, key: jax.Array
-    ) -> Blobs:
+        params: Params,
+        stats: Stats,
+        hidden: Stats,
+        sums: Blobs,
+        batch: Blobs,
+        key: jax.Array,
+    ) -> tuple[Blobs, Stats]:
+        stats = add_hidden(stats, hidden)
         out = _forward(net, augment, params, stats, batch, key)
-        return {
+        sums = {
             name: total + (out.blobs[name] if name else out.loss)
             for name, total in sums.items()
         }
+        hidden = {
+            layer: {blob: out.stats[layer][blob] for blob in blobs}
+            for layer, blobs in hidden.items()
+        }
+        return sums, hidden
 
     return eval_step
 
@@ -145,13 +167,16 @@ def zero_sums(net: Net) -> Blobs:
 
 def make_loss_step(
     *, net: Net, augment: Augment
-) -> Callable[[TrainState, Blobs], jax.Array]:
-    """Returns loss_step(state, batch) -> () float32: the smoothed loss, no update."""
+) -> Callable[[TrainState, Blobs], tuple[jax.Array, Stats]]:
+    """Returns loss_step(state, batch) -> (loss, stats): a forward pass, no update.
 
-    def loss_step(state: TrainState, batch: Blobs) -> jax.Array:
-        key = jax.random.fold_in(_iteration_key(state), 0)
+    The loss is smoothed, () float32; the statistics are those after the pass.
+    """
+
+    def loss_step(state: TrainState, batch: Blobs) -> tuple[jax.Array, Stats]:
+        key = jax.random.fold_in(iteration_key(state), 0)
         out = _forward(net, augment, state.params, state.stats, batch, key)
-        return smoothed_loss(enter_loss(state, out.loss))
+        return smoothed_loss(enter_loss(state, out.loss)), out.stats
 
     return loss_step
 
@@ -167,7 +192,7 @@ def make_finite_check(
     """
 
     def check(state: TrainState, batch: Blobs, part: int) -> Mapping[str, jax.Array]:
-        key = jax.random.fold_in(_iteration_key(state), part)
+        key = jax.random.fold_in(iteration_key(state), part)
         out = _forward(net, augment, state.params, state.stats, batch, key)
         return {name: jnp.all(jnp.isfinite(x)) for name, x in out.blobs.items()}
 
@@ -186,7 +211,8 @@ def _forward(
     return net.apply(params, stats, augment(batch, augment_key), net_key)
 
 
-def _iteration_key(state: TrainState) -> jax.Array:
+def iteration_key(state: TrainState) -> jax.Array:
+    """Returns the key of the iteration that comes next; part i folds i into it."""
     return jax.random.fold_in(jax.random.wrap_key_data(state.key), state.iter)
 
 

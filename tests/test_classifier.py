@@ -197,6 +197,14 @@ def test_load_image_gives_rgb_or_intensity_from_0_to_1(tmp_path):
     assert gray[0, 0, 0] == pytest.approx(0.114 + 0.299 * 0.2, abs=0.5 / 255)
 
 
+def write_snapshot(tmp_path, state) -> str:
+    writer = checkpoint.open_writer(str(tmp_path / "snapshots"), 0)
+    path = writer.save(checkpoint.copy_state(state), {})
+    assert writer.wait() is None
+    writer.close()
+    return path
+
+
 def test_weights_come_from_a_snapshot_too(tmp_path, tiny):
     model, weights, ip = tiny
     params = {
@@ -210,10 +218,7 @@ def test_weights_come_from_a_snapshot_too(tmp_path, tiny):
         jax.random.key(0),
         1,
     )
-    manager = checkpoint.open_snapshots(str(tmp_path / "snapshots"), 0)
-    path = checkpoint.save(manager, state, {})
-    checkpoint.wait(manager)
-    manager.close()
+    path = write_snapshot(tmp_path, state)
     inputs = images((6, 5))
     np.testing.assert_array_equal(
         Classifier(model, path).predict(inputs),
@@ -228,12 +233,12 @@ def test_weights_come_from_a_snapshot_too(tmp_path, tiny):
     problem = r'no weights for "new" of the net \(it has layers ip, only_training\)'
     with pytest.raises(errors.SnapshotError, match=problem):
         Classifier(renamed, path)
-    with pytest.raises(errors.SnapshotError, match="the folder is not a snapshot"):
+    with pytest.raises(errors.SnapshotError, match="snapshots: is not a snapshot"):
         Classifier(model, str(tmp_path / "snapshots"))
     for file in (tmp_path / "snapshots" / "0" / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(errors.SnapshotError, match="the snapshot is broken"):
+    with pytest.raises(errors.SnapshotError, match="the snapshot cannot be read"):
         Classifier(model, path)
 
 
@@ -251,10 +256,7 @@ def test_batch_norm_statistics_are_weights_too(tmp_path):
         "scale_factor": jax.numpy.array([2.0]),
     }
     trained = init_state(params, stats, optax.trace(0.9), jax.random.key(0), 1)
-    manager = checkpoint.open_snapshots(str(tmp_path / "snapshots"), 0)
-    path = checkpoint.save(manager, trained, {})
-    checkpoint.wait(manager)
-    manager.close()
+    path = write_snapshot(tmp_path, trained)
     inputs = images((6, 5))
     feeds = {"data": np.tile(inputs[0].transpose(2, 0, 1), (8, 1, 1, 1))}
     out = built.apply(params, stats, feeds, jax.random.key(0))

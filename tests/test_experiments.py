@@ -11,7 +11,7 @@ import pytest
 
 from jaxcaffe.config import load_config
 from jaxcaffe.errors import ConfigError
-from jaxcaffe.log import write_scalars
+from jaxcaffe.log import open_scalars
 from jaxcaffe.proto.text import read_solver
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,14 +40,12 @@ def write_run(tmp_path):
     def write(name, first, accuracies):
         run = tmp_path / name
         run.mkdir()
-        path = str(run / "scalars.jsonl")
+        scalars = open_scalars(str(run / "scalars.jsonl"))
         for i, accuracy in enumerate(accuracies):
             loss = first / (i + 1) if accuracy else float("nan")
-            write_scalars(
-                path, 10 * i, **{"test0/accuracy": accuracy, "test0/loss": loss}
-            )
+            scalars.write(10 * i, **{"test0/accuracy": accuracy, "test0/loss": loss})
             if accuracy:
-                write_scalars(path, 10 * i, loss=loss)
+                scalars.write(10 * i, loss=loss)
         return str(run)
 
     return write

@@ -14,27 +14,33 @@ ALLOWED = {
     "spec": {"proto"},  # for annotations only
     "proto": BASE,
     "ops": set(),
-    "layers": BASE | {"proto", "ops"},
-    "net": MODEL,
+    "host": BASE | {"proto"},
+    "layers": BASE | {"proto", "ops", "host"},
+    "net": MODEL | {"host"},
     "solver": BASE | {"proto", "ops"},
     "data": BASE | {"proto"},
+    "user_layers": BASE | {"host"},
     "progress": set(),
     "signals": set(),
     "config": {"errors"},
     "log": {"errors"},
     "sharding": BASE,
     "state": BASE,
-    "augment": BASE | {"proto"},
+    "augment": BASE | {"proto", "window_augment"},
+    "window_augment": BASE | {"proto"},
     "prefetch": BASE,
     "step": BASE | {"state"},
     "checkpoint": BASE | {"state", "sharding", "log"},
     "labels": BASE | {"proto"},
     "loop": BASE
-    | {"proto", "state", "step", "checkpoint", "log", "prefetch", "signals"},
+    | {"proto", "state", "step", "checkpoint", "log", "prefetch", "signals"}
+    | {"caffe_files"},
+    "caffe_files": MODEL | {"net", "state", "log"},
 }
 ENTRIES = {
-    *("__init__", "__main__", "run", "train", "blame", "profile"),
+    *("__init__", "__main__", "run", "train", "blame", "debug_info", "profile"),
     *("classifier", "pretrained", "image_io", "profiling", "tools", "datasets"),
+    "pycaffe",
 }
 
 

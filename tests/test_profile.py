@@ -90,7 +90,8 @@ def test_profile_of_a_solver_times_layers_and_the_training_step(workspace, capsy
 
 def test_profile_counts_every_batch_of_iter_size(workspace):
     def compile_step(path):
-        subject = open_config(load_config(path), path, caffe_pb2.TRAIN)
+        asked = caffe_pb2.NetState(phase=caffe_pb2.TRAIN)
+        subject = open_config(load_config(path), path, asked)
         try:
             step = compile_subject_program(subject.programs[0])
         finally:

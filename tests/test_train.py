@@ -5,25 +5,33 @@ import itertools
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import lmdb
 import numpy as np
 import pytest
 
-from jaxcaffe import checkpoint, errors, log, run, sharding
-from jaxcaffe.config import CHOICES, load_config
+from jaxcaffe import checkpoint, config, errors, log, run, sharding
+from jaxcaffe.config import CHOICES
 from jaxcaffe.datasets.prepare import PREPARE
 from jaxcaffe.proto import binary, caffe_pb2
 from jaxcaffe.signals import Requests
 from jaxcaffe.train import main, train
 
 SHUFFLE = "data.shuffle=True"
+# Runs in several workdirs would meet at one snapshot_prefix.
+WITHOUT_CAFFE = "snapshot.caffe=False"
+
+
+def load_config(path: str, overrides: Sequence[str] = ()):
+    return config.load_config(path, [WITHOUT_CAFFE, *overrides])
 
 
 def read_state(opened: run.Run, path: str):
@@ -45,7 +53,10 @@ def assert_equal_states(ours, theirs):
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "jaxcaffe.train", *arguments],
+        [
+            *(sys.executable, "-m", "jaxcaffe.train", *arguments),
+            f"--config.{WITHOUT_CAFFE}",
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
@@ -190,7 +201,7 @@ def test_no_snapshot_is_set_aside_when_none_can_be_read(workspace, monkeypatch):
         raise ValueError("disk trouble")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orbax.checkpoint.CheckpointManager.restore", fail)
+        patch.setattr("orbax.checkpoint.PyTreeCheckpointHandler.restore", fail)
         with pytest.raises(errors.SnapshotError, match="disk trouble"):
             train(config, resume=True)
     assert checkpoint.steps("w/snapshots") == [5, 10]
@@ -281,29 +292,109 @@ cli.run(train.main)
 """
 
 
-def test_full_disk_is_one_error_and_leaves_no_half_snapshot(workspace):
-    """A limit on file sizes stands in for the full disk."""
-    break_file("solver.prototxt", "display: 1", "display: 100")
-    process = subprocess.run(
-        [sys.executable, "-c", SMALL_FILES, "solver.prototxt"],
+def run_with_small_files(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [
+            *(sys.executable, "-c", SMALL_FILES, "solver.prototxt"),
+            *(f"--config.{WITHOUT_CAFFE}", *arguments),
+        ],
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_full_disk_costs_the_snapshots_but_not_the_run(workspace):
+    """A limit on file sizes stands in for the full disk."""
+    break_file("solver.prototxt", "display: 1", "display: 100")
+    process = run_with_small_files()
     assert process.returncode == 1
-    assert "a snapshot could not be written (File too large)" in process.stderr
+    assert "Optimization Done." in process.stderr
+    for iteration in range(5, 45, 5):
+        failure = f"snapshot of iteration {iteration} could not be written (File too"
+        assert failure in process.stderr
     assert "Traceback" not in process.stderr
+    assert "snapshot of iteration 40 could not" in process.stderr.splitlines()[-1]
     assert os.listdir("small_run/snapshots") == []
 
 
-def test_full_disk_under_the_curves_is_one_error(workspace):
+def test_full_disk_under_the_curves_costs_rows_but_not_the_run(workspace):
+    break_file("solver.prototxt", "snapshot: 5", "snapshot: 1000")
+    process = run_with_small_files("--config.max_iter=120")
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert "Optimization Done." in process.stderr
+    assert process.stderr.count("scalars.jsonl: cannot be written") == 1
+    rows = pathlib.Path("small_run/scalars.jsonl").read_text()
+    assert 8000 < len(rows) <= 9000
+    assert rows.endswith("}\n")
+
+
+def test_disk_that_is_full_for_a_while_costs_only_its_snapshots(workspace):
+    process = start("solver.prototxt", "--config.max_iter=100000")
+    try:
+        wait_for_row("small_run/scalars.jsonl", 12, process)
+        no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        # The curves fit no more either.
+        size = os.path.getsize("small_run/scalars.jsonl")
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, no_limit[1]))
+        read_up_to("scalars.jsonl: cannot be written", process)
+        read_up_to("could not be written (File too large)", process)
+        assert checkpoint.steps("small_run/snapshots")  # those before stay
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, no_limit)
+        rows = len(log.read_scalars("small_run/scalars.jsonl"))
+        wait_for_row("small_run/scalars.jsonl", rows + 1, process)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, text
+    # No row is missing.
+    rows = [r for r in log.read_scalars("small_run/scalars.jsonl") if "loss" in r]
+    assert [r["iter"] for r in rows] == list(range(len(rows)))
+    assert checkpoint.steps("small_run/snapshots")[-1] == len(rows)
+
+
+# In namespaces of its own, the process may have a disk of its own.
+SMALL_DISK = (
+    "mkdir small_run && mount -t tmpfs -o size=250k none small_run && "
+    '"$0" -m jaxcaffe.train solver.prototxt "$@"; status=$?; '
+    "ls small_run/snapshots; exit $status"
+)
+
+
+def can_mount() -> bool:
+    command = "mount -t tmpfs -o size=64k none /mnt"
+    try:
+        return not subprocess.call(
+            ["unshare", "-Urm", "sh", "-c", command], stderr=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not can_mount(), reason="no small disk can be mounted here")
+def test_disk_without_room_for_two_snapshots_keeps_the_first(workspace):
+    break_file("solver.prototxt", "display: 1", "display: 100")
     process = subprocess.run(
-        [sys.executable, "-c", SMALL_FILES, "solver.prototxt"],
-        stderr=subprocess.PIPE,
+        [
+            *("unshare", "-Urm", "sh", "-c", SMALL_DISK, sys.executable),
+            *(f"--config.{WITHOUT_CAFFE}", "--config.max_iter=15"),
+        ],
+        capture_output=True,
         text=True,
     )
     assert process.returncode == 1
-    assert "Traceback" not in process.stderr
-    assert process.stderr.splitlines()[-1].count("small_run") == 1
+    assert "Optimization Done." in process.stderr
+    assert "Snapshot of iteration 5 is complete" in process.stderr
+    for iteration in (10, 15):
+        failure = f"iteration {iteration} could not be written (No space left on device"
+        assert failure in process.stderr
+    assert "the newest whole one is 5" in process.stderr.splitlines()[-1]
+    assert process.stdout.split() == ["5"]
+
+
+def read_up_to(text: str, process: subprocess.Popen) -> None:
+    assert any(text in line for line in process.stderr), text
 
 
 def test_log_has_caffes_lines(workspace, capfd):
@@ -397,7 +488,7 @@ import json, sys
 from jaxcaffe import train
 from jaxcaffe.config import CHOICES, load_config
 from jaxcaffe.datasets.prepare import PREPARE
-config = load_config("solver.prototxt", sys.argv[2:])
+config = load_config("solver.prototxt", ["snapshot.caffe=False", *sys.argv[2:]])
 train.train(config, resume=sys.argv[1] == "resume")
 """
 
@@ -534,6 +625,11 @@ MISTAKES = {
         ["--config.workdir=net.prototxt"],
         r"net\.prototxt: cannot be used as workdir",
     ),
+    "snapshots that are a file": (
+        lambda: (os.mkdir("w"), pathlib.Path("w/snapshots").write_text("")),
+        ["--config.workdir=w"],
+        r"w/snapshots: cannot write snapshots here",
+    ),
     "test without batches": (
         lambda: break_file("solver.prototxt", "test_iter: 2", "test_iter: 0"),
         [],
@@ -598,6 +694,21 @@ def test_snapshot_of_another_net_names_what_differs(workspace):
         errors.SnapshotError, match=r"another net.*ip1/bias has shape \(32,\).*\(31,\)"
     ):
         train(load_config("solver.prototxt", ["workdir=w"]), resume=True)
+
+
+def test_snapshot_of_another_solver_type_is_refused_and_nothing_touched(workspace):
+    train(load_config("solver.prototxt", ["workdir=w", "max_iter=10"]))
+    break_file("solver.prototxt", 'lr_policy: "step"', 'lr_policy: "step" type: "Adam"')
+    with pytest.raises(
+        errors.SnapshotError, match=r'type "SGD", the solver has type "Adam"'
+    ):
+        main(
+            [
+                *("solver.prototxt", "--snapshot=w/snapshots/5", "--overwrite"),
+                *("--config.workdir=w", f"--config.{WITHOUT_CAFFE}"),
+            ]
+        )
+    assert checkpoint.steps("w/snapshots") == [5, 10]
 
 
 def test_new_run_where_snapshots_are_is_refused_unless_asked(workspace):

@@ -12,8 +12,8 @@ from jaxcaffe.errors import PrototxtError, describe_layer, nearest
 from jaxcaffe.layers import registry
 from jaxcaffe.net.filter import filter_net, locate_layers
 from jaxcaffe.net.splits import insert_splits_with_origins
-from jaxcaffe.proto import caffe_pb2
-from jaxcaffe.spec import Graph, Node
+from jaxcaffe.proto import caffe_pb2, dialects
+from jaxcaffe.spec import Graph, Node, Slot
 
 if TYPE_CHECKING:
     from jaxcaffe.proto.text import Source
@@ -40,8 +40,8 @@ def build_graph(
 
     Raises:
       PrototxtError: an unknown layer type or bottom; a wrong number of bottoms, tops,
-        loss_weight or propagate_down; a top made twice other than in place; include
-        next to exclude rules.
+        loss_weight or propagate_down; a top made twice other than in place, or in place
+        by a layer that cannot; include next to exclude rules.
 
     Source: caffe/src/caffe/net.cpp, Init. Differs: a top that is not named by the file
     may leave its loss_weight out, and `propagate_down: true` for a label, over which
@@ -57,10 +57,13 @@ def build_graph(
     blobs: list[str] = []
     makers: dict[str, Node] = {}  # blob -> the layer that made it first
     available: set[str] = set()
+    names = {layer.name for layer in split.layer}
+    taken: set[str] = set()
     for layer, origin in zip(split.layer, origins, strict=True):
         if not layer.HasField("phase"):
             layer.phase = filtered.state.phase
         node = _build_node(layer, places[origin], net.force_backward)
+        node = node._replace(key=_unused_key(node, taken, names))
         for i, bottom in enumerate(node.bottoms):
             if bottom not in available:
                 raise layer_error(node, *_unknown_bottom(i, bottom, makers, net, kept))
@@ -104,14 +107,10 @@ def plural(count: int, noun: str) -> str:
 def _build_node(
     layer: caffe_pb2.LayerParameter, where: str, force_backward: bool
 ) -> Node:
-    node = Node(layer, where, tuple(layer.bottom), tuple(layer.top), (), ())
+    node = Node(layer, where, tuple(layer.bottom), tuple(layer.top), (), (), "")
     kind = registry.lookup(layer.type)
     if kind is None:
-        raise layer_error(
-            node,
-            f'layer type "{layer.type}" is not known',
-            nearest(layer.type, registry.layer_types()),
-        )
+        raise layer_error(node, *_unknown_type(layer.type))
     if kind.auto_tops:
         missing = max(0, kind.tops[0] - len(node.tops))
         node = node._replace(tops=node.tops + (AUTOMATIC_TOP,) * missing)
@@ -124,10 +123,42 @@ def _build_node(
             f"{plural(len(node.tops), 'top')}",
             "as many tops as bottoms",
         )
+    if not kind.in_place and set(node.bottoms[:1]) & set(node.tops):
+        raise layer_error(
+            node,
+            f'top "{node.bottoms[0]}" is bottom 0, and {layer.type} does not work in '
+            "place",
+            "a top of another name",
+        )
     return node._replace(
         loss_weights=_loss_weights(node, kind),
         propagate_down=_propagate_down(node, kind, force_backward),
+        slot=Slot(where) if kind.host else None,
     )
+
+
+def _unused_key(node: Node, taken: set[str], names: set[str]) -> str:
+    """Returns the layer's key, and enters it if layers of its type have blobs."""
+    name = key = node.layer.name
+    kind = registry.lookup(node.layer.type)
+    if not getattr(kind and kind.module, "blobs", ()):
+        return name
+    count = 1
+    while key in taken or (count > 1 and key in names):
+        count += 1
+        key = f"{name}#{count}"
+    taken.add(key)
+    return key
+
+
+def _unknown_type(type_: str) -> tuple[str, str]:
+    forks = dialects.layer_type_forks(type_)
+    if not forks:
+        problem = f'layer type "{type_}" is not known'
+        near = nearest(type_, registry.layer_types())
+        return problem, f"{near}; types of your own with config.layers or --layers"
+    problem = f'Caffe 1.0 has no layer type "{type_}"; {dialects.tell_forks(forks)}'
+    return problem, dialects.type_instead(type_) or "the layer types of Caffe 1.0"
 
 
 def _check_count(

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.host.modules import blame
 from jaxcaffe.layers import registry
 from jaxcaffe.net.graph import layer_error
 from jaxcaffe.net.params import LayerBlob
@@ -67,7 +68,8 @@ def build_layer(
     def make_module(key: jax.Array) -> nnx.Module:
         assert kind.module is not None
         make: Callable[..., nnx.Module] = kind.module
-        return make(node.layer, bottom_shapes, node.layer.phase, _Keys(key))
+        slot = {} if node.slot is None else {"slot": node.slot}
+        return make(node.layer, bottom_shapes, node.layer.phase, _Keys(key), **slot)
 
     def call_module(
         module: Any, bottoms: Sequence[jax.Array], key: jax.Array
@@ -75,7 +77,13 @@ def build_layer(
         with jax.named_scope(node.layer.name):
             tops = module(*bottoms, key=key) if kind.random else module(*bottoms)
         tops = tops if isinstance(tops, tuple) else (tops,)
-        assert len(tops) == len(node.tops), (node.layer.name, len(tops))
+        if len(tops) != len(node.tops):
+            assert kind.file, (node.layer.name, len(tops))
+            raise LayerError(
+                f"its class gives {len(tops)} arrays, and the layer has "
+                f"{len(node.tops)} tops",
+                "one array per top, several as a tuple",
+            )
         return tops
 
     def trace(bottoms: Sequence[jax.Array]) -> tuple[Blobs, Blobs, Tops]:
@@ -95,9 +103,15 @@ def build_layer(
             for name, bottom in zip(node.bottoms, bottoms, strict=True)
         )
         reason = str(error).strip().split("\n")[0]
+        if kind.file:
+            reason, _ = blame(error, kind.file)
         raise layer_error(
             node, f"it cannot run on bottoms {given or 'none'}: {reason}"
         ) from error
+    except Exception as error:
+        if not kind.file:
+            raise
+        raise layer_error(node, *blame(error, kind.file)) from error
     graphdef, constants, names = parts[0]
     frozen = {
         name
@@ -183,15 +197,25 @@ def _split(module: nnx.Module) -> tuple[Any, Blobs, Blobs, Any]:
     graphdef, params, stats, constants = nnx.split(
         module, nnx.Param, nnx.BatchStat, ...
     )  # type: ignore[misc]
-    for path, leaf in nnx.to_flat_state(constants):
+    # nnx takes a tracer for a setting.
+    held = [((name,), value) for name, value in vars(module).items()]
+    held = [(path, value) for path, value in held if isinstance(value, jax.Array)]
+    for path, leaf in (*held, *nnx.to_flat_state(constants)):
         # A tracer would outlive its trace.
-        assert isinstance(leaf, np.ndarray), (type(module).__name__, path, type(leaf))
+        if not isinstance(leaf, np.ndarray):
+            name = ".".join(map(str, path))
+            raise LayerError(
+                f"attribute {name} of {type(module).__name__} is of type "
+                f"{type(leaf).__name__}",
+                "nnx.Param if it is learned, nnx.BatchStat if forward passes change "
+                "it, a numpy array if it stays as it is",
+            )
     return graphdef, nnx.to_pure_dict(params), nnx.to_pure_dict(stats), constants
 
 
 def _blob_names(module: nnx.Module) -> tuple[str, ...]:
     """Returns the blobs that the settings leave in, in Caffe's order."""
-    names = getattr(type(module), "blobs", ())
+    names = getattr(module, "blobs", ())  # of the object, as a Python layer may add
     return tuple(name for name in names if getattr(module, name) is not None)
 
 

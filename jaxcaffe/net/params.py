@@ -37,15 +37,14 @@ def build_params(
     Raises:
       PrototxtError: more `param` than blobs; shared blobs of other shapes (STRICT) or
         sizes (PERMISSIVE), or that state different multipliers; an lr_mult other than
-        0 for statistics; two layers of one name that both have blobs.
+        0 for statistics.
 
-    Source: caffe/src/caffe/net.cpp, Init and AppendParam. Differs: Caffe lets two
-    layers with blobs have one name, and then loads weights into the first of them.
+    Source: caffe/src/caffe/net.cpp, Init and AppendParam. Differs: none.
     """
     infos: list[ParamInfo] = []
+    keys: set[str] = set()
     owned: dict[str, int] = {}  # param name -> index of the owner's info
     stated: dict[str, dict[str, tuple[float, Node]]] = {}
-    named_layers: dict[str, Node] = {}
     for node, layer_blobs in zip(nodes, blobs, strict=True):
         layer = node.layer
         if len(layer.param) > len(layer_blobs):
@@ -60,13 +59,14 @@ def build_params(
                 ),
             )
         if layer_blobs:
-            first = named_layers.setdefault(layer.name, node)
-            if first is not node:
+            if node.key in keys:
                 raise layer_error(
                     node,
-                    f"another layer with weights has this name ({_place(first)})",
+                    "another layer of this name has blobs, and this type's are not "
+                    "known beforehand",
                     "a name of its own; to share weights, param { name }",
                 )
+            keys.add(node.key)
         for i, blob in enumerate(layer_blobs):
             spec = layer.param[i] if i < len(layer.param) else caffe_pb2.ParamSpec()
             # lr_mult 1 is the default, so a bare `param { }` counts as stating it.
@@ -79,9 +79,9 @@ def build_params(
                 )
             infos.append(
                 ParamInfo(
-                    layer=layer.name,
+                    layer=node.key,
                     blob=blob.name,
-                    owner=(layer.name, blob.name),
+                    owner=(node.key, blob.name),
                     shape=blob.shape,
                     lr_mult=0.0 if blob.is_stat else spec.lr_mult,
                     decay_mult=0.0 if blob.is_stat else spec.decay_mult,
@@ -203,7 +203,3 @@ def _merge_mults(
                 f'layer "{sharer.layer.name}", which shares it',
                 f"{field}: {before:g}, or state it once",
             )
-
-
-def _place(node: Node) -> str:
-    return node.where or f"type {node.layer.type}"

@@ -101,7 +101,7 @@ def build_net(graph: Graph, feed_structs: Structs) -> Net:
         params: Params = {}
         stats: Stats = {}
         for layer in filter(None, layers):
-            name = layer.node.layer.name
+            name = layer.node.key
             for tree, blobs in zip((params, stats), layer.init(key), strict=True):
                 for blob, array in blobs.items():
                     if owners.get((name, blob), (name, blob)) == (name, blob):
@@ -173,7 +173,7 @@ def _build_leaves(
     shapes: dict[str, Shape],
     owners: dict[tuple[str, str], tuple[str, str]],
 ) -> _Leaves:
-    name = layer.node.layer.name
+    name = layer.node.key
     return {
         blob: _Leaf(*owners.get((name, blob), (name, blob)), shape)
         for blob, shape in shapes.items()

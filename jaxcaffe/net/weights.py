@@ -19,6 +19,7 @@ from jaxcaffe.net.params import is_owner
 from jaxcaffe.spec import Net, ParamInfo, Params, Shape, Stats
 
 RENAME = "to learn this layer from scratch instead, rename it in the net"
+RENAME_ALL = "to learn these layers from scratch instead, rename them in the net"
 
 
 class Report(NamedTuple):
@@ -49,35 +50,30 @@ def load_weights(
     Returns:
       New params and stats (float32), and a report.
 
+    Of several layers with one name the first takes the weights, as in Caffe; the
+    others go by their keys, as `export_weights` writes them.
+
     Raises:
-      SnapshotError: a layer has another number of blobs, or a blob another shape. A
-        4-D source may have leading axes of 1 more than the net, as files of old do.
+      SnapshotError: a layer has another number of blobs, or a blob another shape; all
+        such layers are named. A 4-D source may have leading axes of 1 more than the
+        net, as files of old do.
 
     Source: caffe/src/caffe/net.cpp, CopyTrainedLayersFrom. Differs: Caffe lets only
-    blobs with the four legacy sizes have more axes.
+    blobs with the four legacy sizes have more axes, and names the first layer that
+    does not fit.
     """
     infos = layer_infos(net)
-    names = {node.layer.name for node in net.graph.nodes}
+    names = {node.layer.name for node in net.graph.nodes} | set(infos)
+    _refuse_mismatches(infos, {n: b for n, b in source.items() if n in names}, where)
     params = {name: dict(blobs) for name, blobs in params.items()}
     stats = {name: dict(blobs) for name, blobs in stats.items()}
     given = set()
     for name, blobs in source.items():
         if name not in names:
             continue
-        theirs = infos.get(name, ())
-        _check_counts(name, theirs, blobs, where)
-        for index, (info, blob) in enumerate(zip(theirs, blobs, strict=False)):
+        for info, blob in zip(infos.get(name, ()), blobs, strict=False):
             if blob is None:
                 continue
-            if not shape_equals(blob.shape, info.shape):
-                raise SnapshotError(
-                    describe(
-                        where,
-                        f'layer "{name}": blob {index} ("{info.blob}") has shape '
-                        f"{blob.shape} in the file but {info.shape} in the net",
-                        f"shape {info.shape}; {RENAME}",
-                    )
-                )
             layer, owner_blob = info.owner
             tree = stats if info.is_stat else params
             shape = tree[layer][owner_blob].shape
@@ -145,23 +141,51 @@ def shape_equals(source: Shape, target: Shape) -> bool:
     return len(source) == 4 and len(target) < 4 and padding + tuple(target) == source
 
 
-def _check_counts(
-    name: str,
-    infos: Sequence[ParamInfo],
-    blobs: Sequence[np.ndarray | None],
+def _refuse_mismatches(
+    infos: Mapping[str, Sequence[ParamInfo]],
+    source: Mapping[str, Sequence[np.ndarray | None]],
     where: str,
 ) -> None:
-    padded = (*blobs, *[None] * (len(infos) - len(blobs)))
-    lacking = [i for i, blob in zip(infos, padded, strict=False) if blob is None]
-    if len(blobs) <= len(infos) and not any(is_owner(info) for info in lacking):
+    """Raises one error for all layers whose blobs do not fit."""
+    found = [
+        (name, *mismatch)
+        for name, blobs in source.items()
+        if (mismatch := _find_mismatch(infos.get(name, ()), blobs))
+    ]
+    if not found:
         return
-    count = sum(blob is not None for blob in blobs)
-    listed = f" ({', '.join(info.blob for info in infos)})" if infos else ""
+    if len(found) == 1:
+        [(name, problem, accepted)] = found
+        problem = f'layer "{name}": {problem}'
+        raise SnapshotError(describe(where, problem, f"{accepted}; {RENAME}"))
+    listed = "; ".join(f'"{name}": {problem}' for name, problem, _ in found)
     raise SnapshotError(
         describe(
             where,
-            f'layer "{name}": {plural(count, "blob")} in the file but {len(infos)} in '
-            "the net",
-            f"{plural(len(infos), 'blob')}{listed}; {RENAME}",
+            f"{len(found)} layers do not fit the net: {listed}",
+            f"blobs of the net's shapes; {RENAME_ALL}",
         )
     )
+
+
+def _find_mismatch(
+    infos: Sequence[ParamInfo], blobs: Sequence[np.ndarray | None]
+) -> tuple[str, str] | None:
+    """Returns (problem, accepted) of a layer whose blobs do not fit, or None."""
+    padded = (*blobs, *[None] * (len(infos) - len(blobs)))
+    lacking = [i for i, blob in zip(infos, padded, strict=False) if blob is None]
+    if len(blobs) > len(infos) or any(is_owner(info) for info in lacking):
+        count = sum(blob is not None for blob in blobs)
+        listed = f" ({', '.join(info.blob for info in infos)})" if infos else ""
+        return (
+            f"{plural(count, 'blob')} in the file but {len(infos)} in the net",
+            f"{plural(len(infos), 'blob')}{listed}",
+        )
+    for index, (info, blob) in enumerate(zip(infos, blobs, strict=False)):
+        if blob is not None and not shape_equals(blob.shape, info.shape):
+            return (
+                f'blob {index} ("{info.blob}") has shape {blob.shape} in the file but '
+                f"{info.shape} in the net",
+                f"shape {info.shape}",
+            )
+    return None

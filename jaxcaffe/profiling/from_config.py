@@ -22,24 +22,28 @@ from jaxcaffe.profiling.subject import Arguments, Program, Subject
 from jaxcaffe.profiling.timing import Cost, compile_program, time_call
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Blobs, Params, Stats
-from jaxcaffe.state import TrainState
+from jaxcaffe.state import TrainState, pick_hidden
 
 _ON_DEVICE = 2  # batches that DeviceFeed keeps under way
 
 
-def open_config(config: ml_collections.ConfigDict, path: str, phase: int) -> Subject:
+def open_config(
+    config: ml_collections.ConfigDict, path: str, asked: caffe_pb2.NetState
+) -> Subject:
     """Opens a run as training does, and takes its first batch.
 
     Args:
       config: from config.load_config.
       path: of the config, for the report.
-      phase: caffe_pb2.TRAIN for the training step, TEST for the first test net.
+      asked: phase TRAIN for the training step, TEST for the first test net; level and
+        stages of that net, put over the solver's.
 
     Raises:
       CaffeError: whatever the files, the data or the config say that cannot be; TEST
         for a run without test nets.
     """
-    run = runs.open_run(config)
+    phase = asked.phase
+    run = runs.open_run(config, asked=asked)
     if phase == caffe_pb2.TEST and not run.tests:
         raise ConfigError(
             describe("--phase", f"is TEST, and {path} has no test net", "TRAIN")
@@ -134,7 +138,7 @@ def _train_programs(
             return cost
 
         def part_loss(params: Params, state: TrainState, part: Blobs) -> jax.Array:
-            return loss_step(state._replace(params=params), part)
+            return loss_step(state._replace(params=params), part)[0]
 
         part = compile_program(jax.jit(jax.grad(part_loss)), kept.params, kept, one)
         return cost._replace(
@@ -171,18 +175,26 @@ def _test_program(
     feed: DeviceFeed,
 ) -> Program:
     whole = sharding.replicated(run.mesh)
-    params, stats, sums, key = jax.device_put(
-        (params, stats, runs.make_zero_sums(run, fed)(), jax.random.key(run.seed)),
+    hidden = pick_hidden(fed.net, run.train.net, stats)
+    params, stats, hidden, sums, key = jax.device_put(
+        (
+            params,
+            stats,
+            hidden,
+            runs.make_zero_sums(run, fed)(),
+            jax.random.key(run.seed),
+        ),
         whole,
     )
 
     def advance(arguments: Arguments, result: Any, batch: Blobs) -> Arguments:
-        return params, stats, result, batch, key
+        sums, hidden = result
+        return params, stats, hidden, sums, batch, key
 
     return Program(
         "Test step (augment, forward)",
         runs.compile_eval_step(run, fed),
-        (params, stats, sums, batch, key),
+        (params, stats, hidden, sums, batch, key),
         advance,
         batch,
         feed,

@@ -24,13 +24,13 @@ _HINT = "--shape=C,H,W, to time the net on random numbers of that shape"
 
 
 def open_net(
-    path: str, phase: caffe_pb2.Phase, shape: Shape | None, precision: str
+    path: str, asked: caffe_pb2.NetState, shape: Shape | None, precision: str
 ) -> Subject:
     """Builds a net, fills its weights and makes up its inputs.
 
     Args:
       path: a net's prototxt.
-      phase: caffe_pb2.TRAIN or caffe_pb2.TEST.
+      asked: phase, level and stages.
       shape: (C, H, W) of one record of its data layers; None to look at their data.
       precision: that has been set, for the report.
 
@@ -40,8 +40,8 @@ def open_net(
     """
     parameter, source = text.read_net(path)
     parameter = upgrade.upgrade_net(parameter, source)
-    built = graph.build_graph(parameter, caffe_pb2.NetState(phase=phase), source)
-    net = translate.build_net(built, _feed_structs(built, phase, shape))
+    built = graph.build_graph(parameter, asked, source)
+    net = translate.build_net(built, feed_structs(built, asked.phase, shape))
     fill_key, feed_key, run_key = jax.random.split(jax.random.key(0), 3)
     params, stats = jax.jit(net.init)(fill_key)
     feeds = make_feeds(net, feed_key)
@@ -118,10 +118,20 @@ def _make_loss(
     return loss
 
 
-def _feed_structs(
+def feed_structs(
     built: Graph, phase: int, shape: Shape | None
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Finds the shapes of the data layers' tops; Input layers tell their own."""
+    """Finds the shapes of the data layers' tops; Input layers tell their own.
+
+    Args:
+      built: a net.
+      phase: caffe_pb2.TRAIN or caffe_pb2.TEST.
+      shape: (C, H, W) of one record; None to look at the data.
+
+    Raises:
+      PrototxtError: a data layer has no batch_size, where `shape` is given.
+      DataError: a data layer's data are missing, where it is not.
+    """
     nodes = [node for node in built.nodes if _needs_data(node)]
     if shape is not None:
         return {

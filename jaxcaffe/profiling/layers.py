@@ -113,7 +113,7 @@ def _learned(net: Net, node: Node) -> list[str]:
     return [
         info.blob
         for info in net.params
-        if info.layer == node.layer.name and not info.is_stat and info.lr_mult
+        if info.layer == node.key and not info.is_stat and info.lr_mult
     ]
 
 

@@ -13,9 +13,12 @@ import numpy as np
 from jaxcaffe.classifier import Classifier, read_input_shape
 from jaxcaffe.errors import ConfigError, describe
 from jaxcaffe.image_io import center_crop, load_image
+from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.binary import read_blob
 from jaxcaffe.spec import Shape
 from jaxcaffe.tools import cli
+from jaxcaffe.tools.layers_flag import add_layers_flag, load_flagged_layers
+from jaxcaffe.tools.state_flags import add_state_flags, read_state
 
 DESCRIPTION = """\
 Prints, for each image file, the classes that a trained net finds most probable.
@@ -67,7 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.flag("raw_scale", 255.0, "factor that turns 0..1 into what the net expects")
     parser.flag("input_scale", 1.0, "factor applied after the mean")
     parser.flag("output", "", "blob to read; by default the only output, or prob")
+    add_state_flags(parser)
+    add_layers_flag(parser)
     flags = parser.parse(argv)
+    load_flagged_layers(flags)
     if flags.top < 1:
         raise ConfigError(describe("--top", f"is {flags.top}", "at least 1"))
     classify(
@@ -80,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raw_scale=flags.raw_scale,
             input_scale=flags.input_scale,
             output=flags.output or None,
+            level=flags.level or 0,
+            stages=read_state(flags, caffe_pb2.TEST).stage,
         ),
         flags.IMAGE,
         label_file=flags.labels,
@@ -99,6 +107,8 @@ def build_classifier(
     raw_scale: float = 255.0,
     input_scale: float = 1.0,
     output: str | None = None,
+    level: int = 0,
+    stages: Sequence[str] = (),
 ) -> Classifier:
     """Makes a classifier that treats images as Caffe's test nets do.
 
@@ -113,6 +123,8 @@ def build_classifier(
       raw_scale: see Classifier.
       input_scale: see Classifier.
       output: see Classifier.
+      level: see Classifier.
+      stages: see Classifier.
 
     Raises:
       CaffeError: as Classifier; both means are given, or one does not fit.
@@ -121,7 +133,7 @@ def build_classifier(
         raise ConfigError(
             describe("--mean", "and --mean_value are both given", "one of them")
         )
-    shape = read_input_shape(model_file)
+    shape = read_input_shape(model_file, level, stages)
     if shape[0] not in (1, 3):
         raise ConfigError(
             describe(
@@ -145,6 +157,8 @@ def build_classifier(
         raw_scale=raw_scale,
         channel_swap=(2, 1, 0) if shape[0] == 3 else None,
         output=output,
+        level=level,
+        stages=stages,
     )
 
 

@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
-from jaxcaffe.errors import CaffeError, ConfigError, describe, nearest
+from jaxcaffe.errors import (
+    CaffeError,
+    ConfigError,
+    describe,
+    from_callbacks,
+    nearest,
+)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -34,7 +40,8 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
       main: gets the arguments without the program's name, returns the exit status.
     """
     try:
-        status = main(sys.argv[1:])
+        with from_callbacks():
+            status = main(sys.argv[1:])
         sys.stdout.flush()
     except CaffeError as error:
         print(error, file=sys.stderr)

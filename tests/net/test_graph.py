@@ -201,6 +201,25 @@ def test_build_graph_keeps_the_stages_of_the_file(graph_of):
             r"net\.prototxt:1 makes and other layers use\. Accepted: a top of another",
         ),
         (
+            'name: "a" type: "Permute" bottom: "x" top: "y"',
+            r'layer "a" \(Permute\): Caffe 1\.0 has no layer type "Permute"; it comes '
+            r"from SSD \(weiliu89/caffe\), .* more forks of Caffe\. Accepted: the "
+            r"layer types of Caffe 1\.0\.",
+        ),
+        (
+            'name: "a" type: "DepthwiseConvolution" bottom: "x" top: "y"',
+            r'has no layer type "DepthwiseConvolution"; it comes from MobileNet.* '
+            r'Accepted: type "Convolution" with group: as many as',
+        ),
+        *(
+            (
+                f'name: "a" type: "{type_}" bottom: "x" top: "x"',
+                rf'layer "a" .*: top "x" is bottom 0, and {type_} does not work in '
+                r"place\. Accepted: a top of another name",
+            )
+            for type_ in ("AbsVal", "Flatten", "Reshape", "Split")
+        ),
+        (
             'name: "a" type: "ReLU" bottom: "x" top: "y" loss_weight: 1 loss_weight: 2',
             r"loss_weight is given 2 times for 1 tops",
         ),

@@ -117,11 +117,6 @@ def test_params_of_batch_norm_are_statistics(net_of):
             r'layer "bn" .*lr_mult.*"?mean',
         ),
         (
-            ip("a", "x", "") + ip("a", "x", "").replace('top: "a"', 'top: "b"'),
-            r'layer "a" .*: another layer with weights has this name '
-            r"\(net\.prototxt:2\)\. Accepted: a name of its own; to share weights",
-        ),
-        (
             ip("a", "x", 'param { } param { name: "b" }')
             + 'layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y" '
             'param { name: "b" lr_mult: 0 } }',
@@ -132,3 +127,26 @@ def test_params_of_batch_norm_are_statistics(net_of):
 def test_params_that_do_not_fit_are_refused(net_of, layers, message):
     with pytest.raises(PrototxtError, match=message):
         net_of(f"{X}\n{layers}")
+
+
+def second(name, top):
+    return ip(name, "x", "").replace(f'top: "{name}"', f'top: "{top}"')
+
+
+def test_layers_of_one_name_have_keys_of_their_own(net_of, key):
+    relu = 'layer { name: "a" type: "ReLU" bottom: "x" top: "x" }\n'
+    net = net_of(X + relu + ip("a", "x", "") + second("a", "b") + ip("a#2", "b", ""))
+    layers = list(dict.fromkeys(info.layer for info in net.params))
+    assert layers == ["a", "a#3", "a#2"]
+    params, _ = net.init(key)
+    assert sorted(params) == ["a", "a#2", "a#3"]
+
+
+def test_layers_of_one_name_may_share_and_have_multipliers(net_of):
+    shared = 'param { name: "w" } param { lr_mult: 2 }'
+    text = ip("a", "x", shared) + ip("a", "x", shared).replace('top: "a"', 'top: "b"')
+    net = net_of(X + text)
+    assert lr_mults(net) == {
+        "a": {"weight": 1.0, "bias": 2.0},
+        "a#2": {"bias": 2.0},
+    }

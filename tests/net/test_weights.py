@@ -141,3 +141,32 @@ def test_load_weights_that_do_not_fit_are_refused(net_of, key, source, message):
     net = net_of(NET)
     with pytest.raises(SnapshotError, match=message):
         load_weights(net, *net.init(key), source, "w.caffemodel")
+
+
+def test_load_weights_names_every_layer_that_does_not_fit(net_of, key):
+    net = net_of(NET)
+    source = {"ip": [IP[0]], "other": IP, "bn": [np.zeros(4), *BN[1:]], "r": IP}
+    message = (
+        r'^w: 3 layers do not fit the net: "ip": 1 blob in the file but 2 in the net; '
+        r'"bn": blob 0 \("mean"\) has shape \(4,\) in the file but \(3,\) in the net; '
+        r'"r": 2 blobs in the file but 0 in the net\. Accepted: blobs of the net\'s '
+        r"shapes; to learn these layers from scratch instead, rename them in the net\."
+    )
+    with pytest.raises(SnapshotError, match=message):
+        load_weights(net, *net.init(key), source, "w")
+
+
+def test_load_weights_of_a_name_given_twice_goes_to_the_first_layer(net_of, key):
+    ip = NET.removeprefix(X).splitlines(keepends=True)[:2]
+    text = X + "".join(ip) + "".join(ip).replace('top: "y"', 'top: "z"')
+    net = net_of(text)
+    start = net.init(key)
+    params, stats, report = load_weights(net, *start, {"ip": IP})
+    assert report == (("ip",), (), ("ip#2",))
+    np.testing.assert_array_equal(params["ip"]["weight"], IP[0])
+    np.testing.assert_array_equal(params["ip#2"]["weight"], start[0]["ip#2"]["weight"])
+    exported = export_weights(net, params, stats)
+    assert list(exported) == ["ip", "ip#2"]
+    again, _, report = load_weights(net, *net.init(jax.random.key(5)), exported)
+    assert report == (("ip", "ip#2"), (), ())
+    jax.tree.map(np.testing.assert_array_equal, again, params)

@@ -13,43 +13,51 @@ from typing import NoReturn
 from jaxcaffe.errors import ConfigError, describe, nearest
 from jaxcaffe.tools import cli
 
-COMMANDS = {
-    "train": ("jaxcaffe.train", "trains a net from a config.py or a solver prototxt"),
-    "profile": (
-        "jaxcaffe.profile",
-        "times each layer and the whole step of a run",
-    ),
-    "classify": ("jaxcaffe.tools.classify", "names what image files show"),
-    "make_image_list": (
-        "jaxcaffe.tools.make_image_list",
-        "makes label lists from folders of images",
-    ),
-    "convert_imageset": (
-        "jaxcaffe.tools.convert_imageset",
-        "makes a database of images and labels from a list",
-    ),
-    "compute_image_mean": (
-        "jaxcaffe.tools.compute_image_mean",
-        "averages the images of a database",
-    ),
-    "convert_weights": (
-        "jaxcaffe.tools.convert_weights",
-        "converts weights between file formats",
-    ),
-    "upgrade_net_proto_text": (
-        "jaxcaffe.tools.upgrade_net_proto_text",
-        "brings an old net prototxt to today's form",
-    ),
-    "upgrade_net_proto_binary": (
-        "jaxcaffe.tools.upgrade_net_proto_binary",
-        "brings an old .caffemodel to today's form",
-    ),
-    "upgrade_solver_proto_text": (
-        "jaxcaffe.tools.upgrade_solver_proto_text",
-        "brings an old solver prototxt to today's form",
-    ),
+GROUPS = {
+    "Train, test, measure": {
+        "train": ("jaxcaffe.train", "trains a net from a solver or a config.py"),
+        "profile": ("jaxcaffe.profile", "times each layer and the whole step of a run"),
+    },
+    "Use a net": {
+        "classify": ("jaxcaffe.tools.classify", "names what image files show"),
+    },
+    "Data": {
+        "make_image_list": (
+            "jaxcaffe.tools.make_image_list",
+            "makes label lists from folders of images",
+        ),
+        "convert_imageset": (
+            "jaxcaffe.tools.convert_imageset",
+            "makes a database of images and labels from a list",
+        ),
+        "compute_image_mean": (
+            "jaxcaffe.tools.compute_image_mean",
+            "averages the images of a database",
+        ),
+    },
+    "Weights and old files": {
+        "convert_weights": (
+            "jaxcaffe.tools.convert_weights",
+            "converts weights between file formats",
+        ),
+        "upgrade_net_proto_text": (
+            "jaxcaffe.tools.upgrade_net_proto_text",
+            "brings an old net prototxt to today's form",
+        ),
+        "upgrade_net_proto_binary": (
+            "jaxcaffe.tools.upgrade_net_proto_binary",
+            "brings an old .caffemodel to today's form",
+        ),
+        "upgrade_solver_proto_text": (
+            "jaxcaffe.tools.upgrade_solver_proto_text",
+            "brings an old solver prototxt to today's form",
+        ),
+    },
 }
-"""Command -> module with main(argv), and what it does."""
+"""Title -> command -> module with main(argv), and what it does."""
+
+COMMANDS = {name: entry for group in GROUPS.values() for name, entry in group.items()}
+"""The same without the titles."""
 
 
 def main() -> NoReturn:
@@ -87,11 +95,13 @@ def dispatch(argv: Sequence[str]) -> int:
 def usage() -> str:
     """Returns what `jaxcaffe --help` prints."""
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    lines: list[str] = []
+    for title, commands in GROUPS.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<{width}}  {what}" for name, (_, what) in commands.items()]
     return "\n".join(
         [
             "usage: jaxcaffe COMMAND ...",
-            "",
             *lines,
             "",
             "jaxcaffe COMMAND --help tells more; --version tells the version.",

@@ -16,6 +16,10 @@ def test_help_lists_each_command_on_one_line(capsys):
     lines = capsys.readouterr().out.splitlines()
     for name, (_, what) in entry.COMMANDS.items():
         assert [line.split(maxsplit=1) for line in lines].count([name, what]) == 1
+    for title, commands in entry.GROUPS.items():
+        at = lines.index(f"{title}:")
+        listed = [line.split()[0] for line in lines[at + 1 : at + 1 + len(commands)]]
+        assert listed == list(commands)
     assert max(map(len, lines)) < 80
 
 

@@ -7,10 +7,12 @@ import shutil
 import signal
 import tempfile
 
+import jax
 import lmdb
 import numpy as np
 import pytest
 
+from jaxcaffe import log
 from jaxcaffe.proto import binary, caffe_pb2
 
 # A shell that starts the suite in the background has it ignore SIGINT, which the
@@ -94,6 +96,16 @@ snapshot: 5
 snapshot_prefix: "small"
 random_seed: 11
 """
+
+
+@pytest.fixture(autouse=True)
+def process_settings():
+    """Takes back what a run in this process sets for its whole life."""
+    precision = jax.config.jax_default_matmul_precision
+    handlers = list(log.logger.handlers)
+    yield
+    jax.config.update("jax_default_matmul_precision", precision)
+    log.logger.handlers[:] = handlers
 
 
 @pytest.fixture

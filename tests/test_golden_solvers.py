@@ -122,7 +122,7 @@ def check_scores(expected, workdir, rtol):
 
 
 def check_shown(shown, expected, rtol):
-    """Compares what the log shows: [iteration, value] or [iteration, net, name, value]."""
+    """Compares [iteration, value] or [iteration, net, name, value] of the log."""
     assert shown.keys() == expected.keys()
     for kind, rows in expected.items():
         assert [row[:-1] for row in shown[kind]] == [row[:-1] for row in rows], kind

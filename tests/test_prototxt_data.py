@@ -35,7 +35,7 @@ def read_h5(path):
 
 def read_records(path, backend="lmdb"):
     with open_database(str(path), backend) as database:
-        return [read_datum(value) for _, value in database.records]
+        return [read_datum(value, key) for key, value in database.records]
 
 
 def test_points_are_7500_and_2500_of_both_classes(run_example, tmp_path):

@@ -630,10 +630,10 @@ MISTAKES = {
         ["--config.workdir=w"],
         r"w/snapshots: cannot write snapshots here",
     ),
-    "test without batches": (
-        lambda: break_file("solver.prototxt", "test_iter: 2", "test_iter: 0"),
+    "test of fewer than no batches": (
+        lambda: break_file("solver.prototxt", "test_iter: 2", "test_iter: -2"),
         [],
-        "a test_iter is 0",
+        "a test_iter is -2",
     ),
     "resume with nothing there": (lambda: None, ["--resume"], "holds no snapshot"),
     "no such snapshot": (lambda: None, ["--snapshot=w/5"], "w/5: is not a snapshot"),

@@ -495,7 +495,7 @@ def test_open_feed_bad_option_raises(database, options, message):
     [
         (
             'type: "WindowData"',
-            r'net:3: layer "d" \(WindowData\): no data source.*ImageData',
+            r'net:3: layer "d" \(WindowData\): the layer has 0 tops',
         ),
         ('type: "Data" top: "a"', "batch_size is 0. Accepted: at least 1"),
         (

@@ -66,7 +66,7 @@ last displayed iteration that all five seeds by class reached.
 Curves: 2026-11-22_file_order.png, by
 
   arm() { seq -s, -f "$runs/$1_%g" 5; }
-  python experiments/plot_curves.py experiments/2026-11-22_file_order.png \
+  jaxcaffe plot --out=experiments/2026-11-22_file_order.png \
     "list, file order=$(arm list)" "list, shuffled=$(arm list_shuffled)" \
     "by class, file order=$(arm by_class)" \
     "by class, shuffled=$(arm by_class_shuffled)" \

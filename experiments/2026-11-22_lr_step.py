@@ -44,8 +44,8 @@ never get there: from 2500 to 4000 it still rose, from 68.8 to 70.8.
 
 Curves: 2026-11-22_lr_step.png, by
 
-  python experiments/plot_curves.py experiments/2026-11-22_lr_step.png \
-    --accuracy_from=45 "first stage, rate 0.001=$runs/first" \
+  jaxcaffe plot --out=experiments/2026-11-22_lr_step.png --accuracy_from=45 \
+    "first stage, rate 0.001=$runs/first" \
     "on at 0.001=$runs/same" "on at 0.0001=$runs/tenth"
 """
 

@@ -21,6 +21,14 @@ GROUPS = {
     "Use a net": {
         "classify": ("jaxcaffe.tools.classify", "names what image files show"),
     },
+    "See a net or a run": {
+        "plot": ("jaxcaffe.tools.plot", "draws the curves of runs into one picture"),
+        "plot_training_log": (
+            "jaxcaffe.tools.plot_training_log",
+            "draws one chart of training logs",
+        ),
+        "parse_log": ("jaxcaffe.tools.parse_log", "turns a training log into tables"),
+    },
     "Data": {
         "make_image_list": (
             "jaxcaffe.tools.make_image_list",
@@ -28,7 +36,19 @@ GROUPS = {
         ),
         "convert_imageset": (
             "jaxcaffe.tools.convert_imageset",
-            "makes a database of images and labels from a list",
+            "makes a database of the images of a list",
+        ),
+        "convert_mnist_data": (
+            "jaxcaffe.tools.convert_mnist_data",
+            "makes a database of MNIST's files",
+        ),
+        "convert_mnist_siamese_data": (
+            "jaxcaffe.tools.convert_mnist_siamese_data",
+            "makes a database of pairs of digits",
+        ),
+        "convert_cifar_data": (
+            "jaxcaffe.tools.convert_cifar_data",
+            "makes the databases of CIFAR-10's files",
         ),
         "compute_image_mean": (
             "jaxcaffe.tools.compute_image_mean",

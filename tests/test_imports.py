@@ -40,6 +40,7 @@ ALLOWED = {
 ENTRIES = {
     *("__init__", "__main__", "run", "train", "blame", "debug_info", "profile"),
     *("classifier", "pretrained", "image_io", "profiling", "tools", "datasets"),
+    "curves",
     "pycaffe",
 }
 

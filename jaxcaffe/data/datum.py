@@ -76,21 +76,26 @@ def read_datum(
     return Record(data.reshape(shape), datum.label, False)
 
 
-def write_datum(data: np.ndarray, label: int | None = None) -> bytes:
+def write_datum(
+    data: np.ndarray, label: int | None = None, *, say_encoded: bool = True
+) -> bytes:
     """Returns the serialised Datum of an array, byte for byte as Caffe's tools do.
 
     Args:
       data: (C, H, W); uint8 goes to `data`, anything else as float32 to `float_data`.
       label: None leaves the field out, as extract_features does.
+      say_encoded: whether the default `encoded: false` of bytes is written out, as
+        convert_imageset does; Caffe's converters of MNIST and CIFAR-10 leave it out.
 
     Source: caffe/src/caffe/util/io.cpp, CVMatToDatum; caffe/tools/
-    extract_features.cpp. Differs: none.
+    extract_features.cpp; caffe/examples/mnist/convert_mnist_data.cpp. Differs: none.
     """
     channels, height, width = data.shape
     datum = caffe_pb2.Datum(channels=channels, height=height, width=width)
     if data.dtype == np.uint8:
         datum.data = data.tobytes()
-        datum.encoded = False  # written out although it is the default, as Caffe does
+        if say_encoded:
+            datum.encoded = False
     else:
         datum.float_data.extend(data.astype(np.float32).ravel())
     if label is not None:

@@ -88,7 +88,7 @@ def convert_cifar10(
       DataError: a file is missing or not as it should be.
 
     Source: caffe/examples/cifar10/convert_cifar_data.cpp, convert_dataset. Differs: the
-    size of each file and the labels are checked; `encoded` is written out as false.
+    size of each file and the labels are checked; OUT_DIR is made.
     """
     train, test = (
         os.path.join(out_dir, f"cifar10_{split}_{backend}") for split in _FILES
@@ -115,7 +115,8 @@ def convert_cifar10(
             index = 0
             for images, labels in batches:
                 for image, label in zip(images, labels, strict=True):
-                    put(b"%05d" % index, write_datum(image, int(label)))
+                    value = write_datum(image, int(label), say_encoded=False)
+                    put(b"%05d" % index, value)
                     index += 1
                     advance(1)
     return train, test

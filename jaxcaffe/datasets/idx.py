@@ -9,11 +9,11 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxcaffe.data.database import BACKENDS, check_new, create_database
+from jaxcaffe.data.database import BACKENDS, Put, check_new, create_database
 from jaxcaffe.data.datum import write_datum
 from jaxcaffe.data.image import read_bytes
 from jaxcaffe.errors import ConfigError, DataError, describe
@@ -76,12 +76,15 @@ def convert_idx(
       DataError: a file is missing or broken, or images and labels differ in number.
 
     Source: caffe/examples/mnist/convert_mnist_data.cpp, convert_dataset. Differs: both
-    parts at once; gzip is undone; `encoded` is written out as false.
+    parts at once; gzip is undone.
     """
     train, test = (
         os.path.join(out_dir, f"{name}_{split}_{backend}") for split in _FILES
     )
-    parts = [read_pair(idx_dir, *files) for files in _FILES.values()]
+    parts = [
+        read_pair(*(_find(idx_dir, name) for name in names))
+        for names in _FILES.values()
+    ]
     try:
         os.makedirs(out_dir, exist_ok=True)
     except OSError as error:
@@ -97,16 +100,33 @@ def convert_idx(
         create_database(test, backend) as put_test,
     ):
         for put, (images, labels) in zip((put_train, put_test), parts, strict=True):
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                put(b"%08d" % i, write_datum(image[np.newaxis], int(label)))
-                advance(1)
+            put_images(put, images, labels, advance)
     return train, test
 
 
-def read_pair(
-    idx_dir: str, images_name: str, labels_name: str
-) -> tuple[np.ndarray, np.ndarray]:
+def put_images(
+    put: Put, images: np.ndarray, labels: np.ndarray, advance: Callable[[int], None]
+) -> None:
+    """Writes records as Caffe's convert_mnist_data does, byte for byte.
+
+    Args:
+      put: of an open database.
+      images: (N, H, W) uint8.
+      labels: (N,) uint8.
+      advance: is called with the number of records just written.
+    """
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        value = write_datum(image[np.newaxis], int(label), say_encoded=False)
+        put(b"%08d" % i, value)
+        advance(1)
+
+
+def read_pair(images_path: str, labels_path: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and labels of one part of the data set.
+
+    Args:
+      images_path: an idx file with three axes.
+      labels_path: an idx file with one.
 
     Returns:
       (N, H, W) uint8, 0 to 255; and (N,) uint8.
@@ -114,8 +134,6 @@ def read_pair(
     Raises:
       DataError: a file is missing or broken, has other axes, or the counts differ.
     """
-    images_path = _find(idx_dir, images_name)
-    labels_path = _find(idx_dir, labels_name)
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if len(images) != len(labels):
         raise DataError(

@@ -93,7 +93,7 @@ def test_read_pair_counts_differ_is_an_error(folder, parts):
     path = folder / "train-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(encode(parts["train"][1][:-1])))
     with pytest.raises(DataError, match=r"holds 12 images, but .* holds 11 labels"):
-        idx.read_pair(str(folder), *NAMES["train"])
+        idx.read_pair(*(str(folder / f"{name}.gz") for name in NAMES["train"]))
 
 
 @pytest.mark.parametrize(

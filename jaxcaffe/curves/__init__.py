@@ -1,0 +1,1 @@
+"""Curves of training runs: read from logs and run folders, tabled and drawn."""

@@ -140,7 +140,8 @@ def make_layer(
             slope = layer.relu_param.negative_slope
             return nn.LeakyReLU(slope, inplace) if slope else nn.ReLU(inplace)
         case "Dropout":
-            return nn.Dropout(layer.dropout_param.dropout_ratio, inplace)
+            # Not in place: it would overwrite what the gradient of ReLU needs.
+            return nn.Dropout(layer.dropout_param.dropout_ratio)
         case "LRN":
             lrn = layer.lrn_param
             assert lrn.norm_region == caffe_pb2.LRNParameter.ACROSS_CHANNELS
@@ -237,7 +238,7 @@ class _Sum(nn.Module):
 
 class _Loss(nn.Module):
     def forward(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(scores, labels)
+        return functional.cross_entropy(scores.flatten(1), labels)
 
 
 class _Accuracy(nn.Module):
@@ -246,5 +247,5 @@ class _Accuracy(nn.Module):
         self.top_k = top_k
 
     def forward(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        best = scores.detach().topk(self.top_k, 1).indices
+        best = scores.detach().flatten(1).topk(self.top_k, 1).indices
         return (best == labels[:, None]).any(1).float().mean()

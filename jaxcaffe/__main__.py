@@ -22,6 +22,8 @@ GROUPS = {
         "classify": ("jaxcaffe.tools.classify", "names what image files show"),
     },
     "See a net or a run": {
+        "draw_net": ("jaxcaffe.tools.draw_net", "draws a net, with shapes and costs"),
+        "summarize": ("jaxcaffe.tools.summarize", "prints a net as a table"),
         "plot": ("jaxcaffe.tools.plot", "draws the curves of runs into one picture"),
         "plot_training_log": (
             "jaxcaffe.tools.plot_training_log",
@@ -33,6 +35,10 @@ GROUPS = {
         "make_image_list": (
             "jaxcaffe.tools.make_image_list",
             "makes label lists from folders of images",
+        ),
+        "resize_and_crop_images": (
+            "jaxcaffe.tools.resize_and_crop_images",
+            "makes square images of one size",
         ),
         "convert_imageset": (
             "jaxcaffe.tools.convert_imageset",

@@ -23,6 +23,7 @@ from jaxcaffe.proto.files import read_bytes
 from jaxcaffe.proto.scan import scan
 from jaxcaffe.tools import cli
 from jaxcaffe.tools.layers_flag import add_layers_flag, load_flagged_layers
+from jaxcaffe.tools.shape_flag import add_shape_flag, read_shape
 from jaxcaffe.tools.state_flags import add_state_flags, read_state
 
 DESCRIPTION = """\
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     add_state_flags(parser)
     add_layers_flag(parser)
     parser.flag("trace", "", "folder to make, for a trace by jax.profiler of the step")
-    parser.flag("shape", "", "of a NET: C,H,W of one record, in place of its data")
+    add_shape_flag(parser, "in place of the data of a NET")
     parser.flag(
         "precision",
         "config",
@@ -94,7 +95,7 @@ def _open_net(
         )
     precision = "parity" if flags.precision == "config" else flags.precision
     runs.set_precision(precision)
-    shape = _parse_shape(flags.shape)
+    shape = read_shape(flags)
     # As Caffe does with a net by itself: the file's own level does not count.
     asked.level = flags.level or 0
     return open_net(flags.config_or_net, asked, shape, precision)
@@ -148,17 +149,6 @@ def _check_trace(folder: str) -> None:
                 "a new or an empty folder",
             )
         )
-
-
-def _parse_shape(text: str) -> tuple[int, ...] | None:
-    if not text:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise errors.ConfigError(
-            errors.describe("--shape", f'"{text}" is no shape', "3,227,227")
-        )
-    return tuple(int(part) for part in parts)
 
 
 if __name__ == "__main__":

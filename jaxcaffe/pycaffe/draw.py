@@ -159,8 +159,9 @@ def get_pydot_graph(
         name = f"{layer.name}_{layer.type}"
         taken[name] += 1
         node = _quote(_escape(name if taken[name] == 1 else f"{name}#{taken[name]}"))
-        lines = _describe(layer, display_lrm) + _describe_cost(costs.get(i))
-        label = _quote(_join(lines, rankdir))
+        parts = _describe(layer, display_lrm), _describe_cost(costs.get(i))
+        # Costs on a line of their own keep boxes narrow.
+        label = _quote(r"\n".join(_join(part, rankdir) for part in parts if part))
         picture.add_node(pydot.Node(node, label=label, **_style(layer)))
         for bottom in layer.bottom:
             picture.add_edge(pydot.Edge(_blob_id(bottom), node))

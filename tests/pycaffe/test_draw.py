@@ -194,15 +194,15 @@ def test_costs_are_shown_and_summed():
         parse(), "TB", phase=caffe_pb2.TRAIN, display_costs=True, data_shape=(3, 9, 11)
     )
     found = labels(picture)
-    assert found['"data_Data"'] == "data (Data) 8x3x9x11, 8"
+    assert found['"data_Data"'] == r"data (Data)\n8x3x9x11, 8"
     # 6 filters of 1 x 3 x 5, 8 x 6 x 4 x 4 values of 15 products each.
     assert found['"conv_Convolution"'].endswith(
-        "pad: 0 8x6x4x4 params: 96 FLOPs: 23.04 k"
+        r"pad: 0\n8x6x4x4 params: 96 FLOPs: 23.04 k"
     )
-    assert found['"relu_ReLU"'] == "relu (ReLU) 8x6x4x4"
+    assert found['"relu_ReLU"'] == r"relu (ReLU)\n8x6x4x4"
     # 5 x 54 weights and 5 biases on 8 rows.
     assert found['"ip_InnerProduct"'].endswith("8x5 params: 275 FLOPs: 4.32 k")
-    assert found['"loss_SoftmaxWithLoss"'] == "loss (SoftmaxWithLoss) 1"
+    assert found['"loss_SoftmaxWithLoss"'] == r"loss (SoftmaxWithLoss)\n1"
     title = '"small: 371 params, 27.36 k FLOPs a batch"'
     assert picture.get_label() == title
 
@@ -215,7 +215,7 @@ def test_costs_of_all_phases_tell_each_data_layer_its_own():
     assert found['"data_Data"'].endswith("8x3x9x11, 8")
     assert found['"data_Data#2"'].endswith("4x3x9x11, 4")
     assert found['"ip_InnerProduct"'].endswith("8x5 params: 275 FLOPs: 4.32 k")
-    assert found['"accuracy_Accuracy"'] == "accuracy (Accuracy) 1"
+    assert found['"accuracy_Accuracy"'] == r"accuracy (Accuracy)\n1"
 
 
 def test_costs_without_the_data_ask_for_their_shape():

@@ -133,7 +133,7 @@ serve(run)
 
 
 def test_turns_two_workers_alternate_with_equal_steps(benchmarks, tmp_path):
-    from turns import Worker, alternate, ratio
+    from turns import Worker, alternate, count_steps, ratio
 
     script = tmp_path / "worker.py"
     script.write_text(WORKER.format(folder=str(FOLDER)))
@@ -144,7 +144,8 @@ def test_turns_two_workers_alternate_with_equal_steps(benchmarks, tmp_path):
     ]
     for worker in workers:
         worker.wait()
-    steps, (slow, fast) = alternate(workers, 2, 0.1)
+    steps = count_steps(workers, 0.1)
+    slow, fast = alternate(workers, 2, steps)
     for worker in workers:
         worker.close()
     lines = log.read_text().splitlines()

@@ -22,6 +22,7 @@ ALLOWED = {
     "user_layers": BASE | {"host"},
     "progress": set(),
     "signals": set(),
+    "compile_cache": set(),
     "config": {"errors"},
     "log": {"errors"},
     "sharding": BASE,

@@ -128,24 +128,17 @@ def serve(run: Callable[[int], None]) -> None:
             answer(recent=recent, ever=ever)
 
 
-def alternate(
-    workers: Sequence[Worker], rounds: int, seconds: float
-) -> tuple[int, list[Turns]]:
-    """Lets warmed-up workers run by turns.
+def alternate(workers: Sequence[Worker], rounds: int, steps: int) -> list[Turns]:
+    """Lets warmed-up workers run by turns, each first as often as the others.
 
     Args:
-      workers: as many as wanted; each goes first as often as the others.
+      workers: as many as wanted.
       rounds: turns of each.
-      seconds: that a turn of the slowest lasts, or one step if that lasts longer.
+      steps: of each turn.
 
     Returns:
-      Steps per turn, and for each worker what came out.
+      For each worker what came out.
     """
-    slowest = max(worker.run(1) for worker in workers)
-    steps = max(1, round(seconds / slowest))
-    if steps > 1:  # a first step may still have had something to do
-        slowest = max(worker.run(steps) / steps for worker in workers)
-        steps = max(1, round(seconds / slowest))
     for worker in workers:
         worker.reset_memory()
     times: list[list[float]] = [[] for _ in workers]
@@ -154,10 +147,19 @@ def alternate(
         turn = number % len(order)
         for index in order[turn:] + order[:turn]:
             times[index].append(workers[index].run(steps) / steps)
-    return steps, [
+    return [
         Turns(found, *worker.memory())
         for found, worker in zip(times, workers, strict=True)
     ]
+
+
+def count_steps(workers: Sequence[Worker], seconds: float) -> int:
+    """Returns how many steps the slowest does in so many seconds; at least one."""
+    slowest = max(worker.run(1) for worker in workers)
+    steps = max(1, round(seconds / slowest))
+    if steps > 1:  # a first step may still have had something to do
+        slowest = max(worker.run(steps) / steps for worker in workers)
+    return max(1, round(seconds / slowest))
 
 
 def ratio(ours: Turns, theirs: Turns) -> tuple[float, float, float]:

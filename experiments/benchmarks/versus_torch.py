@@ -21,7 +21,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from turns import Turns, Worker, alternate, ratio
+from turns import Turns, Worker, alternate, count_steps, ratio
 
 MS, MIB = 1e3, 2**20
 SOLVER = {"rate": 1e-6, "momentum": 0.9, "decay": 0.0005}
@@ -77,7 +77,8 @@ def measure(case: Case, kind: str, flags: argparse.Namespace) -> Row:
         for script in ("our_worker.py", "torch_worker.py"):
             workers.append(Worker(script, task, cores))
             workers[-1].wait()
-        steps, (ours, theirs) = alternate(workers, flags.rounds, flags.seconds)
+        steps = count_steps(workers, flags.seconds)
+        ours, theirs = alternate(workers, flags.rounds, steps)
     finally:
         for worker in workers:
             worker.close()

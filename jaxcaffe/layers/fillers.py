@@ -81,7 +81,7 @@ def _uniform(
             f"filler uniform has min {filler.min:g} above max {filler.max:g}",
             "min at most max",
         )
-    return jax.random.uniform(key, shape, jnp.float32, filler.min, filler.max)
+    return _draw_uniform(key, shape, filler.min, filler.max)
 
 
 def _gaussian(
@@ -95,7 +95,7 @@ def _gaussian(
             "-1 (dense), or the mean number of non-zero weights",
         )
     value_key, mask_key = jax.random.split(key)
-    values = filler.mean + filler.std * jax.random.normal(value_key, shape, jnp.float32)
+    values = filler.mean + filler.std * _draw_normal(value_key, shape)
     if filler.sparse == -1:
         return values
     num_outputs = _first_axis(filler, shape)
@@ -104,7 +104,7 @@ def _gaussian(
             f"filler gaussian has sparse {filler.sparse} for {num_outputs} outputs",
             f"-1 (dense) or 0 to {num_outputs}",
         )
-    kept = jax.random.bernoulli(mask_key, filler.sparse / num_outputs, shape)
+    kept = _draw_uniform(mask_key, shape, 0, 1) < filler.sparse / num_outputs
     return jnp.where(kept, values, jnp.float32(0))
 
 
@@ -119,12 +119,12 @@ def _xavier(
     filler: caffe_pb2.FillerParameter, key: jax.Array, shape: Shape
 ) -> jax.Array:
     scale = math.sqrt(3 / _fan(filler, shape))
-    return jax.random.uniform(key, shape, jnp.float32, -scale, scale)
+    return _draw_uniform(key, shape, -scale, scale)
 
 
 def _msra(filler: caffe_pb2.FillerParameter, key: jax.Array, shape: Shape) -> jax.Array:
     std = math.sqrt(2 / _fan(filler, shape))
-    return std * jax.random.normal(key, shape, jnp.float32)
+    return std * _draw_normal(key, shape)
 
 
 def _bilinear(
@@ -141,6 +141,19 @@ def _bilinear(
     centre = (width - 1) / (2 * factor)
     line = 1 - np.abs(np.arange(width) / factor - centre)
     return jnp.broadcast_to(np.outer(line, line).astype(np.float32), shape)
+
+
+# XLA takes seconds to compile random numbers with several short axes for a CPU, and a
+# fraction of one for the very same numbers in a row.
+
+
+def _draw_uniform(key: jax.Array, shape: Shape, low: float, high: float) -> jax.Array:
+    drawn = jax.random.uniform(key, (math.prod(shape),), jnp.float32, low, high)
+    return drawn.reshape(shape)
+
+
+def _draw_normal(key: jax.Array, shape: Shape) -> jax.Array:
+    return jax.random.normal(key, (math.prod(shape),), jnp.float32).reshape(shape)
 
 
 def _fan(filler: caffe_pb2.FillerParameter, shape: Shape) -> float:

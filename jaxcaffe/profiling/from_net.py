@@ -5,6 +5,7 @@ Follows the time command of caffe/tools/caffe.cpp.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -87,7 +88,9 @@ def make_feeds(net: Net, key: jax.Array) -> Blobs:
                 feeds[top] = jnp.zeros(shape, jnp.float32)
             else:
                 top_key = jax.random.fold_in(key, len(feeds))
-                feeds[top] = jax.random.normal(top_key, shape, jnp.float32)
+                # In a row: with several short axes they take long to compile.
+                drawn = jax.random.normal(top_key, (math.prod(shape),), jnp.float32)
+                feeds[top] = drawn.reshape(shape)
     return feeds
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
 
+from jaxcaffe import compile_cache
 from jaxcaffe.errors import (
     CaffeError,
     ConfigError,
@@ -33,12 +34,15 @@ _FALSE = ("false", "f", "0", "no", "n")
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Calls `main` with the process's arguments and exits with its status.
 
+    What JAX compiles is kept for the next start, see compile_cache.
+
     A user's mistake becomes one line on stderr and status 1; an interrupt from the
     keyboard becomes status 130; a reader that closed its pipe ends us quietly.
 
     Args:
       main: gets the arguments without the program's name, returns the exit status.
     """
+    compile_cache.turn_on()
     try:
         with from_callbacks():
             status = main(sys.argv[1:])

@@ -20,6 +20,10 @@ GROUPS = {
     },
     "Use a net": {
         "classify": ("jaxcaffe.tools.classify", "names what image files show"),
+        "extract_features": (
+            "jaxcaffe.tools.extract_features",
+            "stores what a net computes",
+        ),
     },
     "See a net or a run": {
         "draw_net": ("jaxcaffe.tools.draw_net", "draws a net, with shapes and costs"),

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from jaxcaffe.errors import DataError, describe
 
-_PREFIX = re.compile(r"[IWEF](\d\d)(\d\d) (\d+):(\d+):(\d+)\.(\d+)\s")
+# Newer versions of glog begin with the year.
+_PREFIX = re.compile(r"[IWEF](\d{4})?(\d\d)(\d\d) (\d+):(\d+):(\d+)\.(\d+)\s")
 _ITERATION = re.compile(r"Iteration (\d+)")
 _NUMBER = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))"
 _LOSS = re.compile(rf"Iteration \d+(?: \(.*\))?, loss = {_NUMBER}")
@@ -42,7 +43,8 @@ def read_log(path: str) -> list[Event]:
       DataError: the file cannot be read, or is no log of a training.
 
     Source: caffe/tools/extra/parse_log.py, parse_log; caffe/tools/extra/
-    extract_seconds.py. Differs: NaN and infinity are numbers too.
+    extract_seconds.py. Differs: NaN and infinity are numbers too, and
+    the year of a line is read where it has one.
     """
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -73,7 +75,7 @@ def _collect(lines: list[str], start: datetime.datetime) -> list[Event]:
         time = _read_time(line, last.year)
         if iteration < 0 or time is None:
             continue
-        if time.month < last.month:  # a new year
+        if time < last and time.month < last.month:  # a new year
             time = time.replace(year=last.year + 1)
         last = time
         seconds = (time - start).total_seconds()
@@ -101,8 +103,9 @@ def _read_time(line: str, year: int) -> datetime.datetime | None:
     found = _PREFIX.match(line)
     if found is None:
         return None
-    month, day, hour, minute, second = map(int, found.groups()[:5])
-    micro = int(found[6])
+    if found[1]:
+        year = int(found[1])
+    month, day, hour, minute, second, micro = map(int, found.groups()[1:])
     try:
         return datetime.datetime(year, month, day, hour, minute, second, micro)
     except ValueError:  # such as the 29th of February in the wrong year

@@ -185,7 +185,7 @@ def crop_with_pil(content: bytes, side: int, where: str) -> bytes:
     palette or transparency, becomes R, G, B.
     """
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture: Image.Image = Image.open(io.BytesIO(content))
         picture.load()
         factor = 1
         width, height = picture.size

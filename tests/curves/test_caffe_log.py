@@ -54,6 +54,16 @@ def test_read_log_over_new_year_and_numbers_that_are_none(tmp_path):
     assert events[2].value == -math.inf
 
 
+def test_read_log_lines_with_the_year_are_read_too(tmp_path):
+    path = tmp_path / "log"
+    path.write_text(
+        "I20261231 23:59:58.500000 7 solver.cpp:289] Solving net\n"
+        "I20270101 00:00:01.500000 7 x.cpp:1] Iteration 5, loss = 2\n"
+    )
+    [event] = read_log(str(path))
+    assert (event.iteration, event.seconds, event.value) == (5, 3.0, 2.0)
+
+
 def test_tabulate_one_row_is_kept_and_a_cut_one_is_not(tmp_path):
     path = tmp_path / "log"
     line = "I1231 23:59:59.000000 7 x.cpp:1] "

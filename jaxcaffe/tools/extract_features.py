@@ -1,0 +1,270 @@
+"""Stores what a trained net computes: `extract_features WEIGHTS NET BLOB DB N lmdb`.
+
+Follows tools/extract_features.cpp of Caffe.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcaffe import log
+from jaxcaffe import run as runs
+from jaxcaffe.augment import make_augment
+from jaxcaffe.caffe_files.weights import copy_weights
+from jaxcaffe.data import pipeline
+from jaxcaffe.errors import (
+    ConfigError,
+    PrototxtError,
+    SnapshotError,
+    describe,
+    from_callbacks,
+    nearest,
+)
+from jaxcaffe.net import graph, translate
+from jaxcaffe.pretrained import load_pretrained
+from jaxcaffe.proto import caffe_pb2, text, upgrade
+from jaxcaffe.spec import Blobs, Graph, Net, Params, Stats
+from jaxcaffe.tools import cli
+from jaxcaffe.tools.feature_files import KINDS, check_shape, create_features
+from jaxcaffe.tools.layers_flag import add_layers_flag, load_flagged_layers
+from jaxcaffe.tools.state_flags import add_state_flags, read_state
+
+DESCRIPTION = """\
+Runs a trained net on the records that its data layers read, and stores blobs of it, one
+record for each row: Datums with float_data in an LMDB or LevelDB, or a data set named
+as the blob in an HDF5 file.
+
+  extract_features caffenet.caffemodel train_val.prototxt fc7 features 10 lmdb
+  extract_features caffenet.caffemodel train_val.prototxt conv5,fc7 a,b 10 leveldb GPU 1
+
+WEIGHTS is a .caffemodel, a .caffemodel.h5, or the folder of one snapshot of a run."""
+
+_EVERY = 1000  # rows between two lines of the log
+
+
+class Extractor(NamedTuple):
+    """A net with its weights and its records."""
+
+    net: Net
+    batches: pipeline.FeedReader
+    params: Params
+    stats: Stats
+    # (params, stats, batch, its number) -> (wanted blobs, new stats)
+    forward: Callable[[Params, Stats, Blobs, int], tuple[Blobs, Stats]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      argv: the arguments without the program's name; None takes the process's.
+
+    Returns:
+      0.
+
+    Raises:
+      CaffeError: wrong arguments; a net, weights or records that are missing, broken or
+        do not fit; a database that exists or cannot be written.
+
+    Source: caffe/tools/extract_features.cpp. Differs: without CPU or GPU the device is
+    JAX's; layers that the blobs need must have weights in the file; databases appear
+    when they are whole; HDF5.
+    """
+    parser = cli.Parser("extract_features", DESCRIPTION)
+    parser.argument("WEIGHTS", "trained weights")
+    parser.argument("NET", "a prototxt with data layers")
+    parser.argument("BLOBS", "names of blobs, separated by commas")
+    parser.argument("DBS", "what to make, one for each blob, separated by commas")
+    parser.argument("NUM_BATCHES", "batches to run")
+    parser.argument("KIND", ", ".join(KINDS))
+    parser.argument("MODE", "CPU or GPU", nargs="?")
+    parser.argument("DEVICE", "number of the GPU, from 0", nargs="?")
+    add_state_flags(parser)
+    add_layers_flag(parser)
+    flags = parser.parse(argv)
+    load_flagged_layers(flags)
+    blobs, paths, batches = _check_arguments(flags)
+    runs.set_precision("parity")
+    with (
+        log.logging_to(None),
+        jax.default_device(find_device(flags.MODE, flags.DEVICE)),
+    ):
+        state = read_state(flags, caffe_pb2.TEST)
+        extractor = open_extractor(flags.NET, flags.WEIGHTS, blobs, state)
+        for blob in blobs:
+            check_shape(blob, extractor.net.structs[blob].shape, flags.KIND)
+        with extractor.batches, ExitStack() as stack:
+            writers = {}
+            for blob, path in zip(blobs, paths, strict=True):
+                log.logger.info("Opening dataset %s", path)
+                file = create_features(path, flags.KIND, blob)
+                writers[blob] = stack.enter_context(file)
+            log.logger.info("Extracting Features")
+            counts = dict.fromkeys(blobs, 0)
+            for features in extract(extractor, batches):
+                for blob, rows in features.items():
+                    writers[blob](rows)
+                    before, counts[blob] = counts[blob], counts[blob] + _rows(rows)
+                    if before // _EVERY < counts[blob] // _EVERY:
+                        _report(blob, counts[blob])
+        for blob, count in counts.items():
+            _report(blob, count)
+        log.logger.info("Successfully extracted the features!")
+    return 0
+
+
+def open_extractor(
+    net_path: str, weights: str, blobs: Sequence[str], asked: caffe_pb2.NetState
+) -> Extractor:
+    """Reads a net, its weights and its first records.
+
+    Args:
+      net_path: a prototxt with data layers.
+      weights: a weight file or the folder of a snapshot.
+      blobs: names of those wanted.
+      asked: phase, level and stages.
+
+    Raises:
+      CaffeError: whatever the files say that cannot be; no such blob; weights that a
+        wanted blob needs are not in the file.
+    """
+    parameter, source = text.read_net(net_path)
+    built = graph.build_graph(upgrade.upgrade_net(parameter, source), asked, source)
+    unknown = [blob for blob in blobs if blob not in built.blobs]
+    if unknown:
+        problem = f'no blob is named "{unknown[0]}"'
+        accepted = nearest(unknown[0], built.blobs)
+        raise ConfigError(describe(net_path, problem, accepted))
+    options = pipeline.FeedOptions()
+    nodes = [node for node in built.nodes if node.layer.type in pipeline.FEED_PARAMS]
+    for node in built.nodes:
+        if node.layer.type in ("Input", "MemoryData"):
+            problem = "nobody gives it records here"
+            raise PrototxtError(
+                str(graph.layer_error(node, problem, "a Data, ImageData, ... layer"))
+            )
+    feeds = [pipeline.open_feed(n.layer, asked.phase, options, n.where) for n in nodes]
+    structs = {top: struct for feed in feeds for top, struct in feed.structs.items()}
+    augment = make_augment(
+        [n.layer for n in nodes], structs, asked.phase, [n.where for n in nodes]
+    )
+    raw = {top: jax.ShapeDtypeStruct(*struct) for top, struct in structs.items()}
+    net = translate.build_net(built, jax.eval_shape(augment, raw, jax.random.key(0)))
+    params, stats = _load(net, weights, blobs)
+
+    @jax.jit
+    def forward(
+        params: Params, stats: Stats, batch: Blobs, number: int
+    ) -> tuple[Blobs, Stats]:
+        # Layers that no wanted blob needs are not computed: XLA leaves them out.
+        key = jax.random.fold_in(jax.random.key(0), number)
+        augment_key, net_key = jax.random.split(key)
+        out = net.apply(params, stats, augment(batch, augment_key), net_key)
+        return {blob: out.blobs[blob] for blob in blobs}, out.stats
+
+    reader = pipeline.FeedReader(feeds, options)
+    return Extractor(net, reader, params, stats, forward)
+
+
+@from_callbacks()
+def extract(extractor: Extractor, batches: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the wanted blobs of one batch after the other, (N, ...) float32 each.
+
+    Args:
+      extractor: of open_extractor.
+      batches: how many; after the last record comes the first.
+    """
+    stats = extractor.stats
+    for number in range(batches):
+        batch = jax.device_put(next(extractor.batches))
+        found, stats = extractor.forward(extractor.params, stats, batch, number)
+        yield jax.device_get(found)
+
+
+def find_device(mode: str | None, number: str | None) -> jax.Device | None:
+    """Returns the device that CPU or GPU and a number name; None for JAX's choice.
+
+    Raises:
+      ConfigError: no such mode or device.
+    """
+    if mode not in (None, "CPU", "GPU"):
+        raise ConfigError(describe("extract_features", f'MODE is "{mode}"', "CPU, GPU"))
+    if mode is None or mode == "CPU":
+        return None if mode is None else jax.devices("cpu")[0]
+    try:
+        devices = jax.devices("gpu")
+    except RuntimeError:
+        devices = []
+    number = "0" if number is None else number
+    if not number.isdecimal() or int(number) >= len(devices):
+        known = (
+            ", ".join(str(device.id) for device in devices) or "CPU: JAX sees no GPU"
+        )
+        raise ConfigError(describe("extract_features", f"no GPU {number}", known))
+    return devices[int(number)]
+
+
+def _load(net: Net, path: str, blobs: Sequence[str]) -> tuple[Params, Stats]:
+    if os.path.isdir(path):
+        return load_pretrained(net, path)
+    params, stats = jax.jit(net.init)(jax.random.key(0))
+    params, stats, report = copy_weights(net, params, stats, path)
+    needed = _needed_layers(net.graph, blobs)
+    missing = [name for name in report.missing if name in needed]
+    if missing:
+        problem = f'holds no weights for layer "{missing[0]}", which the blobs need'
+        raise SnapshotError(describe(path, problem, "weights of this net"))
+    for name in report.ignored:
+        log.logger.info("Ignoring source layer %s", name)
+    return params, stats
+
+
+def _needed_layers(built: Graph, blobs: Sequence[str]) -> set[str]:
+    needed, layers = set(blobs), set()
+    for node in reversed(built.nodes):
+        if needed.intersection(node.tops):
+            needed.update(node.bottoms)
+            layers.add(node.key)
+    return layers
+
+
+def _check_arguments(flags: Namespace) -> tuple[list[str], list[str], int]:
+    tool = "extract_features"
+    blobs, paths = flags.BLOBS.split(","), flags.DBS.split(",")
+    if len(blobs) != len(paths):
+        problem = f"{len(blobs)} blobs are named, and {len(paths)} databases for them"
+        raise ConfigError(describe(tool, problem, "as many of both"))
+    for what, names in (("blob", blobs), ("database", paths)):
+        if "" in names or len(set(names)) < len(names):
+            problem = f"the {what}s are {','.join(names)}"
+            raise ConfigError(
+                describe(tool, problem, "names that differ, a comma each")
+            )
+    if not flags.NUM_BATCHES.isdecimal() or int(flags.NUM_BATCHES) < 1:
+        problem = f"NUM_BATCHES is {flags.NUM_BATCHES}"
+        raise ConfigError(describe(tool, problem, "1 or more"))
+    if flags.KIND not in KINDS:
+        problem = f'"{flags.KIND}" is no kind of database'
+        raise ConfigError(describe(tool, problem, nearest(flags.KIND, KINDS)))
+    return blobs, paths, int(flags.NUM_BATCHES)
+
+
+def _rows(batch: np.ndarray) -> int:
+    return len(batch) if batch.ndim else 1
+
+
+def _report(blob: str, count: int) -> None:
+    log.logger.info(
+        "Extracted features of %d query images for feature blob %s", count, blob
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

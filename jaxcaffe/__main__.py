@@ -20,6 +20,7 @@ GROUPS = {
     },
     "Use a net": {
         "classify": ("jaxcaffe.tools.classify", "names what image files show"),
+        "detect": ("jaxcaffe.tools.detect", "classifies windows of images"),
         "extract_features": (
             "jaxcaffe.tools.extract_features",
             "stores what a net computes",
@@ -28,6 +29,10 @@ GROUPS = {
     "See a net or a run": {
         "draw_net": ("jaxcaffe.tools.draw_net", "draws a net, with shapes and costs"),
         "summarize": ("jaxcaffe.tools.summarize", "prints a net as a table"),
+        "draw_filters": (
+            "jaxcaffe.tools.draw_filters",
+            "draws a convolution's filters",
+        ),
         "plot": ("jaxcaffe.tools.plot", "draws the curves of runs into one picture"),
         "plot_training_log": (
             "jaxcaffe.tools.plot_training_log",

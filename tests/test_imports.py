@@ -22,6 +22,7 @@ ALLOWED = {
     "user_layers": BASE | {"host"},
     "progress": set(),
     "signals": set(),
+    "filter_grid": set(),
     "compile_cache": set(),
     "config": {"errors"},
     "log": {"errors"},

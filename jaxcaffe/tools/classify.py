@@ -6,6 +6,8 @@ prints.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +18,7 @@ from jaxcaffe.image_io import center_crop, load_image
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.binary import read_blob
 from jaxcaffe.spec import Shape
-from jaxcaffe.tools import cli
+from jaxcaffe.tools import classify_to_file, cli
 from jaxcaffe.tools.layers_flag import add_layers_flag, load_flagged_layers
 from jaxcaffe.tools.state_flags import add_state_flags, read_state
 
@@ -27,10 +29,14 @@ Prints, for each image file, the classes that a trained net finds most probable.
     --mean=imagenet_mean.binaryproto --labels=synset_words.txt
   classify deploy.prototxt runs/digits/snapshots/400 7.png --input_scale=0.00390625
 
+The form of Caffe's classify.py, which writes a .npy file, is understood too: classify
+INPUT OUT.npy --model_def=NET --pretrained_model=WEIGHTS; with these, --help tells more.
+
 WEIGHTS is a .caffemodel, or the folder of one snapshot of a run. Images are read as
 B, G, R from 0 to 255 (gray if the net has one channel), resized to image_dims, cropped
 to the net's input; then the mean is subtracted, and input_scale multiplies."""
 
+_CAFFES_FLAG = re.compile(r"--?(model[_-]def|pretrained[_-]model)(=|$)")
 _GROUP = 16  # images in memory at a time
 
 
@@ -47,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       CaffeError: wrong flags; a net, weights, labels, mean or image that is missing,
         broken or does not fit the others.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if any(_CAFFES_FLAG.match(word) for word in argv):
+        return classify_to_file.main(argv)
     parser = cli.Parser("classify", DESCRIPTION)
     parser.argument("NET", "a prototxt with an Input layer, as deploy.prototxt")
     parser.argument("WEIGHTS", "a .caffemodel file or a snapshot's folder")

@@ -34,6 +34,7 @@ from jaxcaffe.spec import Blobs, Graph, Net, Params, Stats
 from jaxcaffe.tools import cli
 from jaxcaffe.tools.feature_files import KINDS, check_shape, create_features
 from jaxcaffe.tools.layers_flag import add_layers_flag, load_flagged_layers
+from jaxcaffe.tools.mode import find_device
 from jaxcaffe.tools.state_flags import add_state_flags, read_state
 
 DESCRIPTION = """\
@@ -92,10 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     load_flagged_layers(flags)
     blobs, paths, batches = _check_arguments(flags)
     runs.set_precision("parity")
-    with (
-        log.logging_to(None),
-        jax.default_device(find_device(flags.MODE, flags.DEVICE)),
-    ):
+    device = find_device("extract_features", flags.MODE, flags.DEVICE)
+    with log.logging_to(None), jax.default_device(device):
         state = read_state(flags, caffe_pb2.TEST)
         extractor = open_extractor(flags.NET, flags.WEIGHTS, blobs, state)
         for blob in blobs:
@@ -186,29 +185,6 @@ def extract(extractor: Extractor, batches: int) -> Iterator[dict[str, np.ndarray
         batch = jax.device_put(next(extractor.batches))
         found, stats = extractor.forward(extractor.params, stats, batch, number)
         yield jax.device_get(found)
-
-
-def find_device(mode: str | None, number: str | None) -> jax.Device | None:
-    """Returns the device that CPU or GPU and a number name; None for JAX's choice.
-
-    Raises:
-      ConfigError: no such mode or device.
-    """
-    if mode not in (None, "CPU", "GPU"):
-        raise ConfigError(describe("extract_features", f'MODE is "{mode}"', "CPU, GPU"))
-    if mode is None or mode == "CPU":
-        return None if mode is None else jax.devices("cpu")[0]
-    try:
-        devices = jax.devices("gpu")
-    except RuntimeError:
-        devices = []
-    number = "0" if number is None else number
-    if not number.isdecimal() or int(number) >= len(devices):
-        known = (
-            ", ".join(str(device.id) for device in devices) or "CPU: JAX sees no GPU"
-        )
-        raise ConfigError(describe("extract_features", f"no GPU {number}", known))
-    return devices[int(number)]
 
 
 def _load(net: Net, path: str, blobs: Sequence[str]) -> tuple[Params, Stats]:

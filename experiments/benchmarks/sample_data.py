@@ -7,14 +7,33 @@ noise is strong in coarse and weak in fine structures, as in photographs.
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import cv2
+import lmdb
 import numpy as np
 
+from jaxcaffe.data.datum import write_image_datum
+from jaxcaffe.proto import text
 from jaxcaffe.tools import convert_imageset
 
 ROWS, COLUMNS = 375, 500
 _SUFFIXES = (".jpg", ".jpeg")
+
+
+SOLVER = """
+net: "{net}" base_lr: 1e-6 lr_policy: "fixed" momentum: 0.9 weight_decay: 0.0005
+max_iter: 1 random_seed: 1 snapshot_prefix: "{folder}/x"
+"""
+
+
+class Case(NamedTuple):
+    """A net, its batch, and the images in its database."""
+
+    name: str
+    batch: int
+    size: int
+    channels: int
 
 
 def find_images(folder: str, scratch: str, count: int = 200) -> list[str]:
@@ -50,6 +69,55 @@ def write_lmdb(image_list: str, database: str, size: int) -> None:
     convert_imageset.main(
         [f"--resize_height={size}", f"--resize_width={size}", "", image_list, database]
     )
+
+
+def write_training(case: Case, folder: str, images: str, lines: str = "") -> str:
+    """Writes a database, and a net and a solver that train on it.
+
+    Args:
+      case: the net of prototxt/NAME/train_val.prototxt.
+      folder: for all of it.
+      images: a folder of JPEG files, or "".
+      lines: more lines for the solver.
+
+    Returns:
+      The solver's path.
+    """
+    database = os.path.join(folder, f"{case.name}_lmdb")
+    if case.channels == 3 and case.size > 200:
+        listed = os.path.join(folder, "list")
+        write_list(find_images(images, folder), 1000, listed)
+        write_lmdb(listed, database, case.size)
+    else:
+        _write_noise(case, database)
+    net, _ = text.read_net(f"prototxt/{case.name}/train_val.prototxt")
+    for layer in net.layer:
+        if layer.type == "Data":
+            layer.data_param.source = database
+            layer.data_param.batch_size = case.batch
+            if layer.transform_param.mean_file:
+                layer.transform_param.ClearField("mean_file")
+                layer.transform_param.mean_value.append(110)
+    path = os.path.join(folder, f"{case.name}.prototxt")
+    with open(path, "w") as file:
+        file.write(text.format_message(net))
+    solver = os.path.join(folder, f"{case.name}_solver.prototxt")
+    with open(solver, "w") as file:
+        file.write(SOLVER.format(net=path, folder=folder) + lines)
+    return solver
+
+
+def _write_noise(case: Case, path: str) -> None:
+    rng = np.random.default_rng(0)
+    with (
+        lmdb.open(path, map_size=1 << 30) as database,
+        database.begin(write=True) as transaction,
+    ):
+        for number in range(5000):
+            shape = (case.size, case.size, case.channels)
+            pixels = rng.integers(0, 256, shape, np.uint8)
+            datum = write_image_datum(pixels, number % 10)
+            transaction.put(b"%08d" % number, datum)
 
 
 def _make(folder: str, number: int) -> str:

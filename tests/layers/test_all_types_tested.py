@@ -1,12 +1,14 @@
 """Every registered layer type has its kinds of tests (see conftest.py)."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
 
 import jaxcaffe.layers  # noqa: F401  registers every type
 from jaxcaffe.layers import registry
+from jaxcaffe.proto.text import read_net
 
 KINDS = ("hand", "golden", "gradient", "bad")
 
@@ -29,22 +31,45 @@ CAFFE_TYPES = {
 # fmt: on
 
 
-def _test_names() -> set[str]:
+# Feeds have no module. Of these, test_pipeline_golden.py runs every recorded case:
+RECORDED_FEEDS = ("Data", "HDF5Data", "ImageData", "MemoryData")
+# ... and these have tests of their own.
+FEED_TESTS = {
+    "Input": ("layers/test_feed.py", "test_input_hand_", "test_input_bad_"),
+    "WindowData": (
+        "data/test_window.py",
+        "test_window_data_gives_the_very_crops_that_caffe_gives",
+        "test_window_data_bad_",
+    ),
+}
+TESTS = Path(__file__).parents[1]
+
+
+def _test_names(paths=None) -> set[str]:
     names = set()
-    for path in Path(__file__).parent.glob("test_*.py"):
+    for path in paths or Path(__file__).parent.glob("test_*.py"):
         tree = ast.parse(path.read_text())
         names |= {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
     return names
 
 
 def _missing_kinds(name: str, tests: set[str]) -> list[str]:
-    missing = []
-    for kind in KINDS:
-        exempt = kind == "gradient" and name in NO_GRADIENT
-        prefix = f"test_{name.lower()}_{kind}_"
-        if not exempt and not any(test.startswith(prefix) for test in tests):
-            missing.append(prefix + "...")
-    return missing
+    kinds = [k for k in KINDS if k != "gradient" or name not in NO_GRADIENT]
+    return _missing_prefixes([f"test_{name.lower()}_{kind}_" for kind in kinds], tests)
+
+
+def _missing_prefixes(prefixes, tests: set[str]) -> list[str]:
+    return [f"{p}..." for p in prefixes if not any(t.startswith(p) for t in tests)]
+
+
+def _recorded_statuses(name: str) -> set[bool]:
+    """Returns which of True (Caffe ran) and False (Caffe refused) are recorded."""
+    folder = TESTS / "golden" / "data"
+    return {
+        case["status"] == 0
+        for case in json.loads((folder / "outputs.json").read_text())
+        if any(layer.type == name for layer in read_net(folder / case["net"])[0].layer)
+    }
 
 
 def test_missing_kinds_of_half_tested_type_are_named():
@@ -57,10 +82,20 @@ def test_all_types_of_caffe_are_registered():
     assert set(registry.layer_types()) >= CAFFE_TYPES
 
 
-# Feeds have no module; the tests of the data pipeline cover them.
 @pytest.mark.parametrize(
     "name",
     [n for n in registry.layer_types() if registry.lookup(n).module is not None],
 )
 def test_registered_type_has_every_kind_of_test(name):
     assert _missing_kinds(name, _test_names()) == []
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in registry.layer_types() if registry.lookup(n).module is None]
+)
+def test_feed_type_has_forward_and_bad_input_tests(name):
+    if name in RECORDED_FEEDS:
+        assert _recorded_statuses(name) == {True, False}
+    else:
+        path, *prefixes = FEED_TESTS[name]
+        assert _missing_prefixes(prefixes, _test_names([TESTS / path])) == []

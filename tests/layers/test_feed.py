@@ -5,8 +5,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.errors import LayerError, PrototxtError
 from jaxcaffe.layers import registry
+from jaxcaffe.net.graph import build_graph
+from jaxcaffe.net.translate import build_net
+from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.proto.text import parse_net
 
 
 def dummy_data(make_layer, settings: str, tops: int = 1):
@@ -35,6 +39,38 @@ def test_feed_has_no_module(name, tops):
     assert entry.module is None
     assert entry.bottoms == (0, 0)
     assert entry.tops == tops
+
+
+def build_input(shapes: str):
+    text = f'layer {{ name: "i" type: "Input" top: "a" top: "b" {shapes} }}'
+    net, source = parse_net(text, "net.prototxt")
+    graph = build_graph(net, caffe_pb2.NetState(phase=caffe_pb2.TEST), source)
+    return build_net(graph, {})
+
+
+def test_input_hand_one_shape_serves_all_tops_and_feeds_pass_through():
+    net = build_input("input_param { shape { dim: 2 dim: 3 } }")
+    assert net.structs["a"].shape == net.structs["b"].shape == (2, 3)
+    feeds = {"a": np.arange(6, dtype=np.uint8).reshape(2, 3), "b": np.ones((2, 3))}
+    blobs = net.apply({}, {}, feeds, jax.random.key(0)).blobs
+    assert blobs["a"].dtype == blobs["b"].dtype == np.float32
+    np.testing.assert_array_equal(blobs["a"], [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(blobs["b"], feeds["b"])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ("", r"the shape of top a, b is not known"),
+        (
+            "input_param { shape { dim: 1 } shape { dim: 2 } shape { dim: 3 } }",
+            r"input_param has 3 shapes for 2 tops\. Accepted: one shape, or one per",
+        ),
+    ],
+)
+def test_input_bad_number_of_shapes_is_refused(shapes, message):
+    with pytest.raises(PrototxtError, match=rf'1: layer "i" \(Input\): {message}'):
+        build_input(shapes)
 
 
 def test_dummydata_hand_one_shape_and_filler_serve_all_tops(make_layer):

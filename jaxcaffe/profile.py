@@ -32,13 +32,13 @@ Times each layer forward and backward, then the step that training really runs.
   python -m jaxcaffe.profile configs/caffenet.py
   python -m jaxcaffe.profile configs/digits.py --phase=TEST --trace=/tmp/trace
   python -m jaxcaffe.profile deploy.prototxt --iterations=50
-  python -m jaxcaffe.profile train_val.prototxt --shape=3,227,227
+  python -m jaxcaffe.profile train_val.prototxt --shape=3,256,256
 
 CONFIG is a config.py or a solver prototxt, and runs on its own data; any field of it
 may be given as --config.FIELD=VALUE. NET is a net's prototxt, and runs on random
-numbers; --shape gives a record's channels, rows and columns, so that the data need not
-be there. Nothing is kept of what is trained. Only --trace writes, and a config's
-prepare, which makes its data set if that is missing."""
+numbers; --shape gives a record's channels, rows and columns, before crop_size cuts it,
+so that the data need not be there. Nothing is kept of what is trained. Only --trace
+writes, and a config's prepare, which makes its data set if that is missing."""
 
 
 def main(argv: Sequence[str]) -> int:

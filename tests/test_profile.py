@@ -130,7 +130,7 @@ def test_profile_of_a_net_needs_no_data_with_shape(workspace, capsys):
     (workspace / "gone.prototxt").write_text(text)
     with pytest.raises(DataError, match=r"gone: no such.* Or: --shape=C,H,W, to time"):
         profile.main(["gone.prototxt"])
-    out, rows = run(capsys, "gone.prototxt", "--shape=3,12,12")
+    out, rows = run(capsys, "gone.prototxt", "--shape=3,16,16")
     assert rows["ip2", "forward"] > 0
     assert (rows["data", "forward"], rows["data", "backward"]) == (0, 0)
     check_totals(out, rows)

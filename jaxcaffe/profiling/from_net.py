@@ -32,7 +32,8 @@ def open_net(
     Args:
       path: a net's prototxt.
       asked: phase, level and stages.
-      shape: (C, H, W) of one record of its data layers; None to look at their data.
+      shape: (C, H, W) of one record of its data layers, before crop_size; None to look
+        at their data.
       precision: that has been set, for the report.
 
     Raises:
@@ -129,17 +130,18 @@ def feed_structs(
     Args:
       built: a net.
       phase: caffe_pb2.TRAIN or caffe_pb2.TEST.
-      shape: (C, H, W) of one record; None to look at the data.
+      shape: (C, H, W) of one record, before crop_size; None to look at the data.
 
     Raises:
-      PrototxtError: a data layer has no batch_size, where `shape` is given.
+      PrototxtError: where `shape` is given, a data layer has no batch_size, or a
+        crop_size larger than the record.
       DataError: a data layer's data are missing, where it is not.
     """
     nodes = [node for node in built.nodes if _needs_data(node)]
     if shape is not None:
         return {
             top: jax.ShapeDtypeStruct(
-                (_batch_size(node), *(() if index else shape)), jnp.float32
+                (_batch_size(node), *(() if index else _crop(node, shape))), jnp.float32
             )
             for node in nodes
             for index, top in enumerate(node.tops)
@@ -164,6 +166,26 @@ def _needs_data(node: Node) -> bool:
     kind = registry.lookup(node.layer.type)
     assert kind is not None, node.layer.type
     return kind.module is None and node.layer.type != "Input"
+
+
+def _crop(node: Node, shape: Shape) -> Shape:
+    """Returns what crop_size leaves of a record, where the layer's type crops."""
+    size = node.layer.transform_param.crop_size
+    if not size or node.layer.type not in ("Data", "ImageData", "WindowData"):
+        return shape
+    channels, height, width = shape
+    # Windows are stretched to it, other images only cut.
+    if size > min(height, width) and node.layer.type != "WindowData":
+        raise PrototxtError(
+            describe_layer(
+                node.where,
+                node.layer.name,
+                node.layer.type,
+                f"crop_size is {size}, the records are {channels}x{height}x{width}",
+                f"at most {min(height, width)}, or records of at least {size}x{size}",
+            )
+        )
+    return channels, size, size
 
 
 def _batch_size(node: Node) -> int:

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcaffe.net.backward import plan_backward
+from jaxcaffe.net.weights import layer_infos
 from jaxcaffe.profiling.timing import time_call
-from jaxcaffe.spec import Blobs, LayerCall, Net, Node, Params, Stats
+from jaxcaffe.spec import Blobs, LayerCall, Net, Params, Stats
 
 
 class LayerTime(NamedTuple):
@@ -22,7 +24,14 @@ class LayerTime(NamedTuple):
 
     name: str
     forward: float
-    backward: float  # 0 where nothing before or in the layer learns
+    backward: float  # 0 where training finds no gradient
+
+
+class Gradients(NamedTuple):
+    """What one layer's backward pass finds gradients of."""
+
+    blobs: tuple[str, ...]  # learned ones, by name
+    bottoms: tuple[int, ...]  # by number
 
 
 def time_layers(
@@ -37,8 +46,7 @@ def time_layers(
 
     Bottoms are what the layers before really made; the gradients that come back are
     ones. Backward does not compute forward again: what it needs of it is kept, as in
-    Caffe. Gradients go where Caffe's would: to blobs with an lr_mult, and to bottoms
-    behind which something learns.
+    Caffe. Gradients go where training sends them; see `plan_gradients`.
 
     Args:
       net: a translated net.
@@ -52,10 +60,11 @@ def time_layers(
       One per layer, in file order; feeds take 0 ms.
 
     Source: caffe/tools/caffe.cpp, time. Differs: all iterations of one layer come
-    before the next layer.
+    before the next layer; layers that training does not run backward take 0 ms, where
+    Caffe times the gradients of their blobs.
     """
     blobs = dict(feeds)
-    followed = gradient_bottoms(net)
+    gradients = plan_gradients(net)
     last_use = {
         bottom: index
         for index, node in enumerate(net.graph.nodes)
@@ -71,7 +80,7 @@ def time_layers(
         args = (*own, bottoms, key)
         tops, _ = forward(*args)
         forward_time = time_call(functools.partial(forward, *args), iterations)
-        backward = _make_backward(net, node, call, followed[index], args)
+        backward = _make_backward(call, gradients[index], args)
         yield LayerTime(
             node.layer.name,
             forward_time,
@@ -83,50 +92,42 @@ def time_layers(
                 blobs.pop(name, None)
 
 
-def gradient_bottoms(net: Net) -> list[tuple[int, ...]]:
-    """Returns per layer the bottoms to which Caffe sends gradients, by their number.
+def plan_gradients(net: Net) -> list[Gradients]:
+    """Returns, per layer, what the timed backward pass finds gradients of.
 
-    Those are bottoms behind which something learns, or all with force_backward; none
-    of a kind that has no gradient, such as labels.
-
-    Source: caffe/src/caffe/net.cpp, AppendBottom and Init. Differs: none.
+    That is what training does; in a net without a loss, what it would do with the
+    outputs as losses, for deploy nets are timed too.
     """
-    needs: set[str] = set()
-    found: list[tuple[int, ...]] = []
-    for node in net.graph.nodes:
-        bottoms = tuple(
-            index
-            for index, (bottom, down) in enumerate(
-                zip(node.bottoms, node.propagate_down, strict=True)
-            )
-            if down and (bottom in needs or net.graph.force_backward)
+    nodes = net.graph.nodes
+    if not any(any(node.loss_weights) for node in nodes):
+        outputs = set(net.graph.outputs)
+        nodes = tuple(
+            node._replace(loss_weights=tuple(float(t in outputs) for t in node.tops))
+            for node in nodes
         )
-        found.append(bottoms)
-        if bottoms or _learned(net, node):
-            needs.update(node.tops)
-        else:
-            needs.difference_update(node.tops)
+    plan = plan_backward(net._replace(graph=net.graph._replace(nodes=nodes)))
+    infos = layer_infos(net)
+    found = []
+    for index, node in enumerate(nodes):
+        if not plan.layers[index]:
+            found.append(Gradients((), ()))
+            continue
+        own = zip(infos.get(node.key, ()), plan.params[index], strict=True)
+        found.append(
+            Gradients(
+                tuple(i.blob for i, need in own if need and not i.is_stat),
+                tuple(i for i, need in enumerate(plan.bottoms[index]) if need),
+            )
+        )
     return found
 
 
-def _learned(net: Net, node: Node) -> list[str]:
-    return [
-        info.blob
-        for info in net.params
-        if info.layer == node.key and not info.is_stat and info.lr_mult
-    ]
-
-
 def _make_backward(
-    net: Net,
-    node: Node,
-    call: LayerCall,
-    followed: tuple[int, ...],
-    args: tuple[Any, ...],
+    call: LayerCall, gradients: Gradients, args: tuple[Any, ...]
 ) -> Callable[[], Any] | None:
     """Returns a call that gives the layer's gradients, or None if it has none."""
     own_params, own_stats, bottoms, key = args
-    learned = [name for name in _learned(net, node) if name in own_params]
+    learned, followed = gradients
     if not learned and not followed:
         return None
 

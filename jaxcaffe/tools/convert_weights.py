@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.flag("phase", "TEST", "of the net", choices=_PHASES)
     add_state_flags(parser)
     add_layers_flag(parser)
-    parser.flag("shape", "", "C,H,W of one record, if the net's data are not here")
+    parser.flag(
+        "shape", "", "C,H,W of one record as stored, if the net's data are not here"
+    )
     parser.flag("batch_norm", "bvlc", "form of BatchNorm", choices=BATCH_NORMS)
     parser.flag("overwrite", False, "replace OUT if it exists")
     flags = parser.parse(argv)

@@ -14,7 +14,7 @@ from jaxcaffe.tools import cli
 
 def add_shape_flag(parser: cli.Parser, help: str) -> None:
     """Declares --shape."""
-    parser.flag("shape", "", f"C,H,W of one record of data layers, {help}")
+    parser.flag("shape", "", f"C,H,W of one record of data layers, as stored, {help}")
 
 
 def read_shape(flags: Namespace) -> Shape | None:

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from jaxcaffe.net import graph, translate
 from jaxcaffe.profiling import layers
@@ -39,14 +40,22 @@ def build(net=NET):
     return built, *built.init(jax.random.key(0))
 
 
-def test_gradient_bottoms_are_those_behind_which_something_learns():
+def followed(net):
+    return [gradients.bottoms for gradients in layers.plan_gradients(net)]
+
+
+def test_plan_gradients_follows_bottoms_behind_which_something_learns():
     net, _, _ = build()
-    assert layers.gradient_bottoms(net) == [(), (), (), (), (0,), (0,)]
+    assert followed(net) == [(), (), (), (), (0,), (0,)]
+    blobs = [gradients.blobs for gradients in layers.plan_gradients(net)]
+    both = ("weight", "bias")
+    assert blobs == [(), (), (), both, both, ()]
     net, _, _ = build("force_backward: true\n" + NET)
-    assert layers.gradient_bottoms(net) == [(), (0,), (0,), (0,), (0,), (0,)]
+    assert followed(net) == [(), (0,), (0,), (0,), (0,), (0,)]
+    assert layers.plan_gradients(net)[1].blobs == both
 
 
-def test_gradient_bottoms_forgets_a_blob_that_is_made_anew():
+def test_plan_gradients_forgets_a_blob_that_is_made_anew():
     # A learned layer in place makes "data" need gradients from there on only.
     net, _, _ = build(
         'layer { name: "a" type: "Input" top: "data"'
@@ -54,7 +63,19 @@ def test_gradient_bottoms_forgets_a_blob_that_is_made_anew():
         'layer { name: "scale" type: "Scale" bottom: "data" top: "data" }'
         'layer { name: "relu" type: "ReLU" bottom: "data" top: "data" }'
     )
-    assert layers.gradient_bottoms(net) == [(), (), (0,)]
+    assert followed(net) == [(), (), (0,)]
+
+
+def test_plan_gradients_leaves_out_what_lies_under_no_loss():
+    # As the second loss of BVLC's autoencoder for MNIST: shown, not learned from.
+    net, _, _ = build(
+        NET + 'layer { name: "shown" type: "EuclideanLoss" bottom: "ip" bottom: "ip"'
+        ' top: "shown" loss_weight: 0 }'
+    )
+    by_name = dict(
+        zip((n.layer.name for n in net.graph.nodes), followed(net), strict=True)
+    )
+    assert (by_name["loss"], by_name["shown"]) == ((0,), ())
 
 
 def make_backward(name, bottoms):
@@ -62,9 +83,8 @@ def make_backward(name, bottoms):
     index = [node.layer.name for node in net.graph.nodes].index(name)
     call = net.calls[index]
     args = (*call.arrays(params, stats), bottoms, jax.random.key(1))
-    followed = layers.gradient_bottoms(net)[index]
-    node = net.graph.nodes[index]
-    return layers._make_backward(net, node, call, followed, args), params
+    gradients = layers.plan_gradients(net)[index]
+    return layers._make_backward(call, gradients, args), params
 
 
 def test_backward_gives_the_gradients_of_the_sum_of_the_top():
@@ -101,8 +121,10 @@ def test_time_layers_yields_each_layer_once_in_order():
     assert [layer.forward > 0 for layer in times] == [False] + [True] * 5
 
 
-def test_time_layers_runs_layers_with_statistics_and_random_numbers():
+@pytest.mark.parametrize("head", ["", "force_backward: true "])
+def test_time_layers_runs_layers_with_statistics_and_random_numbers(head):
     net, params, stats = build(
+        f"{head}"
         'layer { name: "a" type: "Input" top: "data"'
         " input_param { shape { dim: 4 dim: 2 } } }"
         'layer { name: "scale" type: "Scale" bottom: "data" top: "data" }'

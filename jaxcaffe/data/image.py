@@ -22,6 +22,10 @@ _FLAGS: dict[Decode, int] = {
     "gray": cv2.IMREAD_GRAYSCALE,
     "native": cv2.IMREAD_UNCHANGED,
 }
+# Readers bring threads of their own, with which OpenCV's would only compete; and an
+# error that names the file tells what is wrong, not warnings by OpenCV before it.
+cv2.setNumThreads(1)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 _JPEG_START = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 
@@ -44,7 +48,8 @@ def read_image(
       (H, W, C) uint8, 0 to 255, C = 3 or 1.
 
     Raises:
-      DataError: no such file, not an image, broken, or one of the sizes alone.
+      DataError: no such file, not an image, broken, one of the sizes alone, or a size
+        that OpenCV cannot make.
 
     Source: caffe/src/caffe/util/io.cpp, ReadImageToCVMat. Differs: raises where Caffe
     logs and returns an empty image; one new size alone is refused, not ignored.
@@ -61,6 +66,7 @@ def read_image(
         decode_file(read_bytes(path), "color" if is_color else "gray", path),
         new_height,
         new_width,
+        path,
     )
 
 
@@ -110,10 +116,8 @@ def decode_image(content: bytes, decode: Decode, where: str) -> np.ndarray:
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[decode])
     except cv2.error as error:  # such as more pixels than OpenCV allows
-        reason = " ".join(str(error.err or error).split())
-        raise DataError(
-            describe(_show(where), f"image cannot be decoded: {reason}")
-        ) from None
+        problem = f"image cannot be decoded: {_reason(error)}"
+        raise DataError(describe(_show(where), problem)) from None
     if image is None:
         raise DataError(
             describe(
@@ -134,22 +138,37 @@ def decode_image(content: bytes, decode: Decode, where: str) -> np.ndarray:
     return image if image.ndim == 3 else image[:, :, np.newaxis]
 
 
-def resize_image(image: np.ndarray, new_height: int, new_width: int) -> np.ndarray:
+def resize_image(
+    image: np.ndarray, new_height: int, new_width: int, where: str = ""
+) -> np.ndarray:
     """Stretches an image bilinearly, whatever its proportions.
 
     Args:
       image: (H, W, C) uint8.
       new_height: rows, or 0 to leave the image alone.
       new_width: columns, or 0 to leave the image alone.
+      where: the record or file, for messages.
 
     Returns:
       (new_height, new_width, C) uint8.
+
+    Raises:
+      DataError: OpenCV cannot make an image of that size.
 
     Source: caffe/src/caffe/util/io.cpp, ReadImageToCVMat. Differs: none.
     """
     if new_height <= 0 or new_width <= 0:
         return image
-    resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+    size = (new_width, new_height)
+    try:
+        resized = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    except cv2.error as error:
+        height, width, channels = image.shape
+        problem = (
+            f"the image of {channels} channels of {height} x {width} pixels cannot be "
+            f"resized to {new_height} x {new_width}: {_reason(error)}"
+        )
+        raise DataError(describe(_show(where), problem)) from None
     return resized if resized.ndim == 3 else resized[:, :, np.newaxis]
 
 
@@ -172,6 +191,10 @@ def is_truncated_jpeg(content: bytes) -> bool:
             return content.find(_JPEG_END, position) < 0
         position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
     return False
+
+
+def _reason(error: cv2.error) -> str:
+    return " ".join(str(error.err or error).split())
 
 
 def _show(path: str) -> str:

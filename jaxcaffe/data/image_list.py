@@ -1,24 +1,36 @@
 """Images named by the lines of a text file, by line.
 
-Follows caffe/src/caffe/layers/image_data_layer.cpp.
+Follows caffe/src/caffe/layers/image_data_layer.cpp, caffe/tools/convert_imageset.cpp.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxcaffe.data.image import read_image
+from jaxcaffe.data.image import read_bytes, read_image
 from jaxcaffe.data.lmdb import Row
 from jaxcaffe.errors import CaffeError, DataError, describe
+
+_LABEL = re.compile(r"[+-]?[0-9]+")
+_LINE = "a path, a space and an integer, as in cat/1.jpg 0"
+
+
+class Entry(NamedTuple):
+    """One line of a list."""
+
+    line: int  # from 1, for messages
+    text: bytes  # as it stands in the file
 
 
 class ImageListSource:
     """Random access to the images of a `path label` list.
 
-    `source[i]` is {"data": (C, H, W) uint8, BGR or gray; "label": () float32} of line
-    i + 1.
+    `source[i]` is {"data": (C, H, W) uint8, BGR or gray; "label": () float32} of the
+    line i, from 0, of those that are not blank.
 
     Args:
       path: the list.
@@ -28,10 +40,11 @@ class ImageListSource:
       is_color: three channels, otherwise one.
 
     Raises:
-      DataError: the list cannot be read or is empty; an image cannot be read.
+      DataError: the list cannot be read or is empty, or a line is wrong; an image
+        cannot be read.
 
     Source: caffe/src/caffe/layers/image_data_layer.cpp DataLayerSetUp, load_batch.
-    Differs: none.
+    Differs: see `parse_entry`; blank lines are passed over, at which Caffe stops.
     """
 
     groups: tuple[int, ...] | None = None
@@ -49,7 +62,7 @@ class ImageListSource:
         self._new_height = new_height
         self._new_width = new_width
         self._is_color = is_color
-        self._names, self._labels = read_image_list(path)
+        self._names, self._labels, self._lines = read_image_list(path)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -79,54 +92,63 @@ class ImageListSource:
         return f"image list {self.path} ({len(self)} images)"
 
     def _line(self, index: int) -> str:
-        return f"{self.path}:{index + 1}"
+        return f"{self.path}:{self._lines[index]}"
 
 
-def read_image_list(path: str) -> tuple[list[str], np.ndarray]:
-    """Returns the names and the labels of a list's lines.
-
-    The label stands after the last blank of the line, so names may hold blanks. It is
-    read as C's atoi does: leading digits count, none at all mean 0; so a line without
-    a blank is a name with label 0.
+def read_image_list(path: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Returns what a list's lines say, blank ones left out.
 
     Args:
       path: the list.
 
     Returns:
-      Names, and labels (N,) int32; one each per line, empty lines included.
+      Names; labels (N,) int32; the lines' numbers (N,) int32, from 1.
 
     Raises:
-      DataError: the list cannot be read or has no line.
+      DataError: the list cannot be read or is empty, or a line is wrong.
 
-    Source: caffe/src/caffe/layers/image_data_layer.cpp DataLayerSetUp. Differs: none.
+    Source: caffe/src/caffe/layers/image_data_layer.cpp DataLayerSetUp. Differs: see
+    `parse_entry`.
     """
-    try:
-        # surrogateescape: a name need not be UTF-8.
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as f:
-            lines = f.read().split("\n")
-    except OSError as error:
-        raise DataError(
-            describe(
-                path,
-                f"the list of images cannot be read ({error.strerror})",
-                "a text file with lines `path label`",
-            )
-        ) from error
-    if lines[-1] == "":
-        lines.pop()
-    if not lines:
-        raise DataError(describe(path, "the list of images is empty"))
-    names, labels = [], np.zeros(len(lines), np.int32)
-    for index, line in enumerate(lines):
-        name, _, label = line.rpartition(" ")
-        names.append(name if " " in line else line)
-        labels[index] = _atoi(label)
-    return names, labels
+    entries = read_entries(path)
+    names, labels = [], np.zeros(len(entries), np.int32)
+    for index, entry in enumerate(entries):
+        try:
+            name, labels[index] = parse_entry(entry.text)
+        except DataError as error:
+            raise DataError(describe(f"{path}:{entry.line}", str(error))) from None
+        names.append(name)
+    return names, labels, np.array([entry.line for entry in entries], np.int32)
 
 
-def _atoi(text: str) -> int:
-    match = re.match(r"[ \t\n\v\f\r]*([+-]?[0-9]+)", text)
-    value = int(match[1]) if match else 0
-    # glibc's atoi: strtol to 64 bits, saturating, cut down to an int.
-    value = min(max(value, -(2**63)), 2**63 - 1)
-    return (value + 2**31) % 2**32 - 2**31
+def read_entries(path: str) -> list[Entry]:
+    """Returns the lines of a list that are not blank, with their numbers.
+
+    Raises:
+      DataError: the file cannot be read, or is empty.
+    """
+    lines = read_bytes(path).split(b"\n")
+    entries = [Entry(i, text) for i, text in enumerate(lines, 1) if text.strip()]
+    if not entries:
+        raise DataError(describe(path, "names no images", "lines such as cat/1.jpg 0"))
+    return entries
+
+
+def parse_entry(text: bytes) -> tuple[str, int]:
+    """Returns path and label of a line, split at its last space.
+
+    Raises:
+      DataError: no label, or one that is no 32-bit integer.
+
+    Source: caffe/src/caffe/layers/image_data_layer.cpp DataLayerSetUp. Differs: Caffe
+    takes the digits that a label begins with, or 0 for a label without any.
+    """
+    path, space, word = text.rstrip(b"\r").rpartition(b" ")
+    label = os.fsdecode(word)
+    if not space:
+        raise DataError(describe("", "no space stands before a label", _LINE))
+    if not _LABEL.fullmatch(label):
+        raise DataError(describe("", f"label {label!r} is no integer", _LINE))
+    if not -(2**31) <= int(label) < 2**31:
+        raise DataError(describe("", f"label {label} is beyond 32 bits", _LINE))
+    return os.fsdecode(path), int(label)

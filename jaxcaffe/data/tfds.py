@@ -92,7 +92,7 @@ class TfdsSource:
         example = self._examples()[index]
         where = f"{self._title()} example {index}"
         pixels = decode_file(example["image"], self._decode, where)
-        pixels = resize_image(pixels, *self._new_size(*pixels.shape[:2]))
+        pixels = resize_image(pixels, *self._new_size(*pixels.shape[:2]), where)
         return {
             "data": np.ascontiguousarray(pixels.transpose(2, 0, 1)),
             "label": np.asarray(example["label"], np.float32),

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from jaxcaffe.data.image import decode_file, read_bytes
+from jaxcaffe.data.image import decode_file, read_bytes, resize_image
 from jaxcaffe.data.records import draw
 from jaxcaffe.errors import DataError, describe
 
@@ -139,9 +138,7 @@ class WindowSource:
         image = self._read_image(window.image, where)
         place = self._place(window, image.shape[1], image.shape[0], is_mirrored, where)
         part = image[place.y1 : place.y2 + 1, place.x1 : place.x2 + 1]
-        part = cv2.resize(
-            part, (place.width, place.height), interpolation=cv2.INTER_LINEAR
-        )
+        part = resize_image(part, place.height, place.width, where)
         if is_mirrored:
             part = part[:, ::-1]
         crop = np.zeros((3, self._crop_size, self._crop_size), np.uint8)

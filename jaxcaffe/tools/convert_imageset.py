@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import os
 import random
-import re
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from jaxcaffe.data import database, datum, image
+from jaxcaffe.data.image_list import Entry, parse_entry, read_entries
 from jaxcaffe.errors import ConfigError, DataError, describe
 from jaxcaffe.progress import show_progress
 from jaxcaffe.tools import cli
@@ -28,15 +27,7 @@ Each line of LISTFILE is a path below ROOT, a space, and an integer label; the p
 hold spaces. A record's key is the line's index from 0 in eight digits, "_", the path.
 DB must not exist, and appears only when everything is written."""
 
-_LABEL = re.compile(r"[+-]?[0-9]+")
 _IN_FLIGHT_PER_THREAD = 8
-
-
-class Entry(NamedTuple):
-    """One line of the list."""
-
-    line: int  # from 1, for messages
-    text: bytes  # as it stands in the file
 
 
 class Options(NamedTuple):
@@ -128,42 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def convert(indexed: tuple[int, Entry]) -> Converted:
         return convert_entry(*indexed, flags.ROOT, flags.LISTFILE, options)
 
-    with _restrain_opencv():
-        results = cli.map_in_order(
-            convert, numbered, flags.threads, _IN_FLIGHT_PER_THREAD
-        )
-        return _convert_all(results, len(entries), flags)
-
-
-def read_entries(path: str) -> list[Entry]:
-    """Returns the lines of a list file that are not blank, with their numbers.
-
-    Raises:
-      DataError: the file cannot be read, or is empty.
-    """
-    lines = image.read_bytes(path).split(b"\n")
-    entries = [Entry(i, text) for i, text in enumerate(lines, 1) if text.strip()]
-    if not entries:
-        raise DataError(describe(path, "names no images", "lines such as cat/1.jpg 0"))
-    return entries
-
-
-def parse_entry(text: bytes) -> tuple[str, int]:
-    """Returns path and label of a line, split at its last space.
-
-    Raises:
-      DataError: no label, or one that is no 32-bit integer.
-    """
-    accepted = "a path, a space and an integer, as in cat/1.jpg 0"
-    path, space, word = text.rstrip(b"\r").rpartition(b" ")
-    label = os.fsdecode(word)
-    if not space:
-        raise DataError(describe("", "no space stands before a label", accepted))
-    if not _LABEL.fullmatch(label):
-        raise DataError(describe("", f"label {label!r} is no integer", accepted))
-    if not -(2**31) <= int(label) < 2**31:
-        raise DataError(describe("", f"label {label} is beyond 32 bits", accepted))
-    return os.fsdecode(path), int(label)
+    results = cli.map_in_order(convert, numbered, flags.threads, _IN_FLIGHT_PER_THREAD)
+    return _convert_all(results, len(entries), flags)
 
 
 def convert_entry(
@@ -198,7 +155,7 @@ def convert_entry(
         shape = pixels.shape
         if options.resize_height:
             pixels = image.resize_image(
-                pixels, options.resize_height, options.resize_width
+                pixels, options.resize_height, options.resize_width, full
             )
             shape = pixels.shape
         if not options.encoded:
@@ -302,21 +259,6 @@ def _convert_all(results: Iterable[Converted], total: int, flags: Namespace) -> 
 
 class _NothingPublishedError(Exception):
     """Leaves the block that writes the database, which then is not published."""
-
-
-@contextmanager
-def _restrain_opencv() -> Iterator[None]:
-    """No threads of its own, which would only compete with ours, and no warnings."""
-    log = cv2.utils.logging
-    threads, level = cv2.getNumThreads(), log.getLogLevel()
-    cv2.setNumThreads(1)
-    # A bad image is reported by its line and path.
-    log.setLogLevel(log.LOG_LEVEL_ERROR)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
-        log.setLogLevel(level)
 
 
 def _check_flags(flags: Namespace) -> None:

@@ -143,12 +143,13 @@ def make_image(
     return ""
 
 
-def crop_square(pixels: np.ndarray, side: int) -> np.ndarray:
+def crop_square(pixels: np.ndarray, side: int, where: str = "") -> np.ndarray:
     """Returns the central square of an image, in a given size.
 
     Args:
       pixels: (H, W, C) uint8.
       side: in pixels.
+      where: the file, for messages.
 
     Returns:
       (side, side, C) uint8: the shorter side is resized to `side`, the longer one in
@@ -160,7 +161,7 @@ def crop_square(pixels: np.ndarray, side: int) -> np.ndarray:
     height, width = pixels.shape[:2]
     new_height = side * height // width if height > width else side
     new_width = side if height > width else side * width // height
-    resized = image.resize_image(pixels, new_height, new_width)
+    resized = image.resize_image(pixels, new_height, new_width, where)
     top, left = (new_height - side) // 2, (new_width - side) // 2
     return resized[top : top + side, left : left + side]
 
@@ -219,9 +220,10 @@ def _crop_with_opencv(path: str, side: int) -> bytes:
     if image.is_truncated_jpeg(content):
         raise DataError(describe(path, "is a truncated JPEG"))
     pixels = image.decode_file(content, "color", path)
+    square = crop_square(pixels, side, path)
     extension = os.path.splitext(path)[1]
     try:
-        done, encoded = cv2.imencode(extension, crop_square(pixels, side))
+        done, encoded = cv2.imencode(extension, square)
     except cv2.error:
         done = False
     if not done:
@@ -252,16 +254,11 @@ def _map(
     workers = min(processes, -(-len(paths) // _CHUNK))
     # Not forked: threads of libraries do not survive that.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
+    pool = ProcessPoolExecutor(workers, context)
     try:
         yield from pool.map(make, paths, chunksize=_CHUNK)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 
 def _check_flags(flags: Namespace) -> None:

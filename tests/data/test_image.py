@@ -51,9 +51,10 @@ def test_read_image_matches_pixels_of_caffe(dump, is_color, new_height, new_widt
         ("", "cannot be read: Is a directory"),
     ],
 )
-def test_read_image_unreadable_file_says_why(name, what):
+def test_read_image_unreadable_file_says_why(name, what, capfd):
     with pytest.raises(DataError, match=what):
         image.read_image(str(IMAGES / "bad" / name))
+    assert "[ WARN" not in capfd.readouterr().err  # by OpenCV, before our own words
 
 
 def test_read_image_nul_in_name_is_a_data_error():
@@ -65,6 +66,13 @@ def test_read_image_nul_in_name_is_a_data_error():
 def test_read_image_one_new_size_is_refused(sizes):
     with pytest.raises(DataError, match=r"new_height is .* both positive, or both 0"):
         image.read_image(str(IMAGES / "same" / "a1.jpg"), True, *sizes)
+
+
+def test_read_image_size_that_cannot_be_made_is_a_data_error():
+    path = str(IMAGES / "same" / "a1.jpg")
+    what = r"a1.jpg: .* 30 x 36 pixels cannot be resized to 2000000 x 2000000: "
+    with pytest.raises(DataError, match=what):
+        image.read_image(path, True, 2_000_000, 2_000_000)
 
 
 def test_is_truncated_jpeg_of_golden_images_finds_the_cut_one():

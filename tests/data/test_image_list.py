@@ -13,30 +13,35 @@ def write_list(tmp_path, text):
     return str(path)
 
 
-def test_read_image_list_label_follows_last_blank(tmp_path):
-    text = "a b.jpg 3\nc.jpg   12\nd.jpg -5\ne.jpg 3.9\nf.jpg abc\ng.jpg"
-    names, labels = read_image_list(write_list(tmp_path, text))
-    assert names == ["a b.jpg", "c.jpg  ", "d.jpg", "e.jpg", "f.jpg", "g.jpg"]
-    assert labels.tolist() == [3, 12, -5, 3, 0, 0]
-
-
-def test_read_image_list_reads_numbers_as_atoi(tmp_path):
-    # 99999999999 as Caffe recorded it: 64 bits cut down to 32.
-    names, labels = read_image_list(
-        write_list(tmp_path, "a 99999999999\nb \nc +7\nd\t13\n7\n\n")
-    )
-    assert names == ["a", "b", "c", "d\t13", "7", ""]
-    assert labels.tolist() == [99999999999 - 23 * 2**32, 0, 7, 0, 7, 0]
-
-
-def test_read_image_list_keeps_carriage_returns_and_odd_bytes(tmp_path):
-    names, labels = read_image_list(write_list(tmp_path, b"\xff.jpg 2\r\n"))
-    assert names[0].encode("utf-8", "surrogateescape") == b"\xff.jpg"
-    assert labels.tolist() == [2]
+def test_read_image_list_label_follows_last_space(tmp_path):
+    text = b"a b.jpg 3\nc.jpg   12\n\nd.jpg -5\n \r\n\xff.jpg 2\r\n./e 1x/f +4"
+    names, labels, lines = read_image_list(write_list(tmp_path, text))
+    assert names[:2] == ["a b.jpg", "c.jpg  "]
+    assert names[3].encode("utf-8", "surrogateescape") == b"\xff.jpg"
+    assert names[4] == "./e 1x/f"
+    assert labels.tolist() == [3, 12, -5, 2, 4]
+    assert lines.tolist() == [1, 2, 4, 6, 7]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [(None, "cannot be read"), ("", "the list of images is empty")]
+    ("line", "message"),
+    [
+        ("a.jpg cat", "label 'cat' is no integer. Accepted: a path, a space and an in"),
+        ("a.jpg 3.9", "label '3.9' is no integer"),
+        ("a.jpg ", "label '' is no integer"),
+        ("a.jpg", "no space stands before a label"),
+        ("a.jpg\t13", "no space stands before a label"),
+        ("a.jpg 99999999999", "label 99999999999 is beyond 32 bits"),
+    ],
+)
+def test_read_image_list_wrong_line_is_named(tmp_path, line, message):
+    with pytest.raises(DataError, match=rf"list.txt:3: {message}"):
+        read_image_list(write_list(tmp_path, f"a 0\n\n{line}\nb 1\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "cannot be read"), ("", "names no images"), ("\n \n", "names no images")],
 )
 def test_read_image_list_missing_or_empty_raises(tmp_path, text, message):
     if text is not None:
@@ -66,6 +71,6 @@ def test_image_list_source_resizes_and_grays(tmp_path, make_images):
 
 
 def test_image_list_source_missing_image_names_line_and_file(tmp_path):
-    path = write_list(tmp_path, "a.png 1\nnone.png 2\n")
-    with pytest.raises(DataError, match=r"list.txt:2: /x/none.png: cannot be read"):
+    path = write_list(tmp_path, "a.png 1\n\nnone.png 2\n")
+    with pytest.raises(DataError, match=r"list.txt:3: /x/none.png: cannot be read"):
         ImageListSource(path, "/x/")[1]

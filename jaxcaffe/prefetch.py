@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from jaxcaffe.errors import CaffeError
+from jaxcaffe.errors import CaffeError, DataError, describe
 from jaxcaffe.spec import Blobs
 
 HostBatch = Mapping[str, np.ndarray]
@@ -95,5 +95,26 @@ class DeviceFeed:
         if self._group == 1:
             batch = parts[0]
         else:
+            different = _find_difference(parts)
+            if different is not None:
+                return different
             batch = {name: np.stack([p[name] for p in parts]) for name in parts[0]}
         return self._put(batch), dict(self._reader.positions)
+
+
+def _find_difference(parts: Sequence[HostBatch]) -> DataError | None:
+    """Returns an error if the batches of one iteration differ in shape."""
+    for part in parts[1:]:
+        for name, array in part.items():
+            first = parts[0][name].shape
+            if array.shape != first:
+                return DataError(
+                    describe(
+                        f'blob "{name}"',
+                        f"one batch has shape {first}, another of the same iteration "
+                        f"{array.shape}",
+                        "iter_size: 1, or images of one size (crop_size, or new_height "
+                        "and new_width)",
+                    )
+                )
+    return None

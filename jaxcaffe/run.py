@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -28,7 +29,7 @@ from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2, text, upgrade
 from jaxcaffe.solver import build, check, nets, optimizer, schedule
 from jaxcaffe.solver.prefix import find_snapshot_prefix
-from jaxcaffe.spec import Blobs, Graph, Net, Params, Stats
+from jaxcaffe.spec import Blobs, Graph, Net, ParamInfo, Params, Stats
 from jaxcaffe.state import TrainState, init_state, pick_hidden
 from jaxcaffe.user_layers import load_layers
 
@@ -98,13 +99,15 @@ def open_run(
     solver = upgrade.upgrade_solver(solver, source)
     check.check_solver(solver, source.path)
     solver.snapshot_prefix = find_snapshot_prefix(solver, config.solver)
+    if config.max_iter:
+        solver.max_iter = config.max_iter  # the rates of poly depend on it
     if seed is None:
         seed = _choose_seed(config, solver)
     mesh = sharding.make_mesh(config.devices)
     uses = nets.ask(nets.solver_nets(solver, source.path), asked)
-    train = _open_use(config, uses.train, source, seed, mesh, 0)
+    train = _open_use(config, uses.train, source, seed, mesh)
     tests = tuple(
-        _open_use(config, use, source, seed, mesh, index)
+        _open_use(config, use, source, seed, mesh, index, train.net.params)
         for index, use in enumerate(uses.tests)
     )
     rates = schedule.make_schedule(solver, source.path)
@@ -118,7 +121,7 @@ def open_run(
     return Run(
         config=config,
         solver=solver,
-        max_iter=config.max_iter or solver.max_iter,
+        max_iter=solver.max_iter,
         seed=seed,
         mesh=mesh,
         train=train,
@@ -298,14 +301,25 @@ def _open_use(
     solver_source: text.Source,
     seed: int,
     mesh: jax.sharding.Mesh,
-    index: int,
+    index: int = 0,
+    trained: Sequence[ParamInfo] = (),
 ) -> FedNet:
     net, source = read_use(use, solver_source, index)
     is_train = use.phase == caffe_pb2.TRAIN
     built = graph.build_graph(net, nets.merge_state(use, net), source)
+    if not built.nodes:
+        phase = caffe_pb2.Phase.Name(use.phase)
+        raise errors.PrototxtError(
+            errors.describe(
+                source.path,
+                f"the net has no layer for phase {phase}, the level and the stages "
+                "asked for",
+                "layers whose include and exclude rules let them in",
+            )
+        )
     if is_train and config.batch == "per_device":
         built = scale_batches(built, mesh.size)
-    return _feed_net(config, built, use, seed, mesh)
+    return _feed_net(config, built, use, seed, mesh, trained)
 
 
 def _find_net(path: str, solver_path: str) -> str:
@@ -333,6 +347,7 @@ def _feed_net(
     use: nets.NetUse,
     seed: int,
     mesh: jax.sharding.Mesh,
+    trained: Sequence[ParamInfo],
 ) -> FedNet:
     data = config.data
     sources = {"TRAIN": data.source_train, "TEST": data.source_test}
@@ -361,12 +376,28 @@ def _feed_net(
         top: jax.ShapeDtypeStruct(*struct) for top, struct in structs.items()
     }
     feed_structs = jax.eval_shape(augment, batch_structs, jax.random.key(0))
-    net = translate.build_net(built, feed_structs)
+    net = translate.build_net(built, feed_structs, trained)
+    augment = _add_inputs(augment, net)
     limits = label_limits(net)
     limited = tuple(pipeline.limit_labels(feed, limits) for feed in feeds)
     return FedNet(
         net, limited, options, augment, batch_structs, batch_sharding, use.test_iter
     )
+
+
+def _add_inputs(augment: step.Augment, net: Net) -> step.Augment:
+    """Feeds Input layers, which nobody fills in training, with zeros as Caffe does."""
+    nodes = [node for node in net.graph.nodes if node.layer.type == "Input"]
+    if not nodes:
+        return augment
+    structs = {top: net.structs[top] for node in nodes for top in node.tops}
+    logger.warning("Input layers get zeros: %s", ", ".join(structs))
+
+    def with_inputs(batch: Blobs, key: jax.Array) -> Blobs:
+        zeros = {top: jnp.zeros(s.shape, s.dtype) for top, s in structs.items()}
+        return {**augment(batch, key), **zeros}
+
+    return with_inputs
 
 
 def _check_batches(

@@ -70,7 +70,8 @@ class ParamInfo(NamedTuple):
     `layer` is the key of the layer's node: its name, or for a later one of several
     layers with blobs and one name, the name with "#2", "#3", ...
     `owner` is (layer, blob) itself unless the blob is shared by `param { name }`;
-    then it names the first layer that has it, the only one with a leaf in Params.
+    then it names the first layer that has it, the only one with a leaf in Params. In a
+    test net it names a leaf of the net that is trained, where that has one.
     """
 
     layer: str

@@ -635,6 +635,11 @@ MISTAKES = {
         [],
         "a test_iter is -2",
     ),
+    "no layer for the phase": (
+        lambda: pathlib.Path("net.prototxt").write_text('name: "none"\n'),
+        [],
+        "the net has no layer for phase TRAIN",
+    ),
     "resume with nothing there": (lambda: None, ["--resume"], "holds no snapshot"),
     "no such snapshot": (lambda: None, ["--snapshot=w/5"], "w/5: is not a snapshot"),
     "no such weights": (lambda: None, ["--weights=w.caffemodel"], r"w\.caffemodel"),

@@ -116,6 +116,50 @@ def build_params(
     )
 
 
+def follow_trained(
+    infos: Sequence[ParamInfo], trained: Sequence[ParamInfo], nodes: Sequence[Node]
+) -> tuple[ParamInfo, ...]:
+    """Makes a test net's blobs those of the net that is trained, by layer name.
+
+    A layer that only the test net has keeps blobs of its own, unless it shares them
+    by name with one that both nets have.
+
+    Args:
+      infos: the test net's, from build_params.
+      trained: the train net's.
+      nodes: the layers of the test net.
+
+    Returns:
+      infos whose `owner` names a leaf of the train net's trees, where it has one.
+
+    Raises:
+      PrototxtError: a layer has another number of blobs in the two nets, or a blob
+        another shape.
+
+    Source: caffe/src/caffe/net.cpp, ShareTrainedLayersWith. Differs: in Caffe a layer
+    that only the test net has keeps its random weights even if it shares them by name.
+    """
+    theirs = _by_layer(trained)
+    leaves: dict[tuple[str, str], tuple[str, str]] = {}  # blob -> the train net's leaf
+    groups: dict[tuple[str, str], tuple[str, str]] = {}  # owner here -> likewise
+    by_key = {node.key: node for node in nodes}
+    for layer, ours in _by_layer(infos).items():
+        if layer not in theirs:
+            continue
+        _check_alike(by_key[layer], ours, theirs[layer])
+        for info, other in zip(ours, theirs[layer], strict=True):
+            leaves[info.layer, info.blob] = other.owner
+            groups.setdefault(info.owner, other.owner)
+    return tuple(
+        info._replace(
+            owner=leaves.get(
+                (info.layer, info.blob), groups.get(info.owner, info.owner)
+            )
+        )
+        for info in infos
+    )
+
+
 def is_owner(info: ParamInfo) -> bool:
     """Returns whether the blob has a leaf of its own, in Params or Stats."""
     return info.owner == (info.layer, info.blob)
@@ -151,6 +195,28 @@ def _tree(
         if is_owner(info) and not info.is_stat:
             tree.setdefault(info.layer, {})[info.blob] = value(info)
     return tree
+
+
+def _by_layer(infos: Sequence[ParamInfo]) -> dict[str, list[ParamInfo]]:
+    layers: dict[str, list[ParamInfo]] = {}
+    for info in infos:
+        layers.setdefault(info.layer, []).append(info)
+    return layers
+
+
+def _check_alike(
+    node: Node, ours: Sequence[ParamInfo], theirs: Sequence[ParamInfo]
+) -> None:
+    def describe(infos: Sequence[ParamInfo]) -> str:
+        return ", ".join(f"{info.blob} {info.shape}" for info in infos)
+
+    if [(i.shape, i.is_stat) for i in ours] != [(i.shape, i.is_stat) for i in theirs]:
+        raise layer_error(
+            node,
+            f"its blobs are {describe(ours)}, but {describe(theirs)} in the net that "
+            "is trained",
+            "the same blobs in both nets, or another layer name",
+        )
 
 
 def _check_share(

@@ -6,7 +6,7 @@ Follows caffe/src/caffe/net.cpp, Init and ForwardFromTo.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxcaffe.layers import registry
 from jaxcaffe.net.graph import layer_error
 from jaxcaffe.net.layer import Layer, build_layer
-from jaxcaffe.net.params import build_params
+from jaxcaffe.net.params import build_params, follow_trained
 from jaxcaffe.spec import (
     Blobs,
     Graph,
@@ -23,6 +23,7 @@ from jaxcaffe.spec import (
     Net,
     NetOutput,
     Node,
+    ParamInfo,
     Params,
     Shape,
     Stats,
@@ -41,7 +42,9 @@ class _Leaf(NamedTuple):
 _Leaves = dict[str, _Leaf]
 
 
-def build_net(graph: Graph, feed_structs: Structs) -> Net:
+def build_net(
+    graph: Graph, feed_structs: Structs, trained: Sequence[ParamInfo] = ()
+) -> Net:
     """Builds every layer of a graph and joins them into pure functions.
 
     `init(key)` fills the blobs; the key of a layer depends on its name alone, so that
@@ -58,13 +61,15 @@ def build_net(graph: Graph, feed_structs: Structs) -> Net:
       graph: what build_graph gives.
       feed_structs: shape and dtype of each top of the feed layers. Those of `Input`
         layers may be left out: input_param gives them.
+      trained: the blobs of the net whose trees this one runs on, for a test net; its
+        `init` then makes the others alone.
 
     Returns:
       The net; `structs` holds the last value's shape where layers work in place.
 
     Raises:
       PrototxtError: a layer refuses its parameters or bottoms, a feed has no shape, or
-        params are shared wrongly.
+        params are shared wrongly, or are not those of the trained net.
 
     Source: caffe/src/caffe/net.cpp, Init and ForwardFromTo. Differs: a loss that other
     layers use too keeps its own gradient, which Caffe overwrites.
@@ -87,7 +92,10 @@ def build_net(graph: Graph, feed_structs: Structs) -> Net:
     infos = build_params(
         graph.nodes, [() if layer is None else layer.blobs for layer in layers]
     )
+    if trained:
+        infos = follow_trained(infos, trained, graph.nodes)
     owners = {(info.layer, info.blob): info.owner for info in infos}
+    known = {info.owner for info in trained}
     params_leaves = [
         _build_leaves(la, la.params, owners) if la else {} for la in layers
     ]
@@ -104,7 +112,8 @@ def build_net(graph: Graph, feed_structs: Structs) -> Net:
             name = layer.node.key
             for tree, blobs in zip((params, stats), layer.init(key), strict=True):
                 for blob, array in blobs.items():
-                    if owners.get((name, blob), (name, blob)) == (name, blob):
+                    leaf = owners.get((name, blob), (name, blob))
+                    if leaf == (name, blob) and leaf not in known:
                         tree.setdefault(name, {})[blob] = array
         return params, stats
 

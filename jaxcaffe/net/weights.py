@@ -41,8 +41,9 @@ def load_weights(
 
     Args:
       net: a translated net.
-      params: its params; not changed.
-      stats: its stats; not changed.
+      params: its params; not changed. Those that a test net takes from its train net
+        may lack, and are left to that.
+      stats: its stats; likewise.
       source: layer name -> blobs in Caffe's order. A blob that the net takes from
         another layer may be None or lack at the end, as in Caffe's HDF5 files.
       where: the file's path, for errors.
@@ -76,6 +77,8 @@ def load_weights(
                 continue
             layer, owner_blob = info.owner
             tree = stats if info.is_stat else params
+            if owner_blob not in tree.get(layer, ()):
+                continue  # of a test net: the train net's
             shape = tree[layer][owner_blob].shape
             tree[layer][owner_blob] = jnp.asarray(blob, jnp.float32).reshape(shape)
             given.add(info.owner)

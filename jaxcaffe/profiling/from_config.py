@@ -22,7 +22,7 @@ from jaxcaffe.profiling.subject import Arguments, Program, Subject
 from jaxcaffe.profiling.timing import Cost, compile_program, time_call
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Blobs, Params, Stats
-from jaxcaffe.state import TrainState, pick_hidden
+from jaxcaffe.state import TrainState, add_hidden, pick_hidden
 
 _ON_DEVICE = 2  # batches that DeviceFeed keeps under way
 
@@ -59,7 +59,9 @@ def open_config(
             params, stats = state.params, state.stats
             programs = _train_programs(run, state, batch, one, feed)
         else:
-            params, stats = jax.jit(fed.net.init)(key)
+            own_params, own_stats = jax.jit(fed.net.init)(key)
+            params = {**state.params, **own_params}
+            stats = add_hidden(state.stats, own_stats)
             programs = (_test_program(run, fed, params, stats, batch, feed),)
         return Subject(
             path=path,

@@ -14,6 +14,8 @@ from jaxcaffe.data.image import Decode, decode_image
 from jaxcaffe.errors import DataError, describe
 from jaxcaffe.proto import caffe_pb2
 
+_FLOAT_TAG = caffe_pb2.Datum.FLOAT_DATA_FIELD_NUMBER << 3 | 5  # 5: four bytes
+
 
 class Record(NamedTuple):
     """What one Datum holds."""
@@ -92,15 +94,18 @@ def write_datum(
     """
     channels, height, width = data.shape
     datum = caffe_pb2.Datum(channels=channels, height=height, width=width)
+    if label is not None:
+        datum.label = label
     if data.dtype == np.uint8:
         datum.data = data.tobytes()
         if say_encoded:
             datum.encoded = False
-    else:
-        datum.float_data.extend(data.astype(np.float32).ravel())
-    if label is not None:
-        datum.label = label
-    return datum.SerializeToString()
+        return datum.SerializeToString()
+    # What protobuf would write, in a hundredth of the time: a tag before each value.
+    values = np.empty((data.size, 5), np.uint8)
+    values[:, 0] = _FLOAT_TAG
+    values[:, 1:] = data.astype("<f4").reshape(-1, 1).view(np.uint8)
+    return datum.SerializeToString() + values.tobytes()
 
 
 def write_image_datum(pixels: np.ndarray, label: int) -> bytes:

@@ -108,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             log.logger.info("Extracting Features")
             counts = dict.fromkeys(blobs, 0)
             for features in extract(extractor, batches):
-                for blob, rows in features.items():
+                for blob in blobs:
+                    rows = features[blob]
                     writers[blob](rows)
                     before, counts[blob] = counts[blob], counts[blob] + _rows(rows)
                     if before // _EVERY < counts[blob] // _EVERY:
@@ -181,10 +182,14 @@ def extract(extractor: Extractor, batches: int) -> Iterator[dict[str, np.ndarray
       batches: how many; after the last record comes the first.
     """
     stats = extractor.stats
+    waiting: Blobs = {}
     for number in range(batches):
         batch = jax.device_put(next(extractor.batches))
         found, stats = extractor.forward(extractor.params, stats, batch, number)
-        yield jax.device_get(found)
+        if waiting:  # The caller stores one batch while the next is computed.
+            yield jax.device_get(waiting)
+        waiting = found
+    yield jax.device_get(waiting)
 
 
 def _load(net: Net, path: str, blobs: Sequence[str]) -> tuple[Params, Stats]:

@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "first output of the first test net",
     )
     flags = parser.parse(argv)
+    if not flags.out.endswith(".png"):
+        raise ConfigError(describe("--out", f"{flags.out} is no .png file", "a.png"))
     cli.refuse_existing(flags.out, flags.overwrite)
     arms = split_arms(flags.RUN)
     rows = {label: [read_rows(run) for run in runs] for label, runs in arms.items()}

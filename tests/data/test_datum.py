@@ -89,6 +89,17 @@ def test_read_datum_encoded_native_keeps_channels_and_orientation(name, shape):
     assert datum.read_datum(value, "key").data.shape == shape
 
 
+@pytest.mark.parametrize("label", [None, 0, 3, -1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_write_datum_floats_gives_what_protobuf_writes(label, dtype):
+    array = np.asfortranarray(np.linspace(-9, 9, 24).reshape(4, 3, 2)).astype(dtype)
+    message = caffe_pb2.Datum(channels=4, height=3, width=2)
+    message.float_data.extend(array.astype(np.float32).ravel().tolist())
+    if label is not None:
+        message.label = label
+    assert datum.write_datum(array, label) == message.SerializeToString()
+
+
 def test_read_datum_floats_returns_float32():
     array = np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 3, 2)
     value = datum.write_datum(array)

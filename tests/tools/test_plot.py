@@ -132,6 +132,7 @@ def test_split_arms_without_label_or_run_is_refused(text):
         ([], ConfigError, "required: RUN"),
         ([BASIC, "--accuracy_from=x"], ConfigError, "accuracy_from: invalid float"),
         ([BASIC, "--out=no/a.png"], ConfigError, r"no/a\.png: cannot be written"),
+        ([BASIC, "--out=a.pdf"], ConfigError, r"--out: a\.pdf is no \.png file"),
         ([BASIC, "--out=mine.png"], ConfigError, r"mine\.png: exists already"),
         (["empty"], DataError, "empty: nothing was displayed or tested yet"),
     ],

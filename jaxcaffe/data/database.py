@@ -28,7 +28,7 @@ LMDB_MAX_KEY = 511
 """Bytes in the longest key that LMDB takes."""
 
 _COMMIT_RECORDS = 1000  # as Caffe's tools
-_COMMIT_BYTES = 64 << 20  # earlier where records are large: they wait in memory
+_COMMIT_BYTES = 16 << 20  # earlier where records are large: they wait in memory
 _FIRST_MAP_BYTES = 64 << 20  # grows by doubling
 
 Put = Callable[[bytes, bytes], None]

@@ -172,6 +172,16 @@ def resize_image(
     return resized if resized.ndim == 3 else resized[:, :, np.newaxis]
 
 
+def to_planes(image: np.ndarray) -> np.ndarray:
+    """(H, W, C) uint8 -> contiguous (C, H, W), as the records of Caffe hold it."""
+    if image.shape[2] == 1:
+        return np.ascontiguousarray(image).transpose(2, 0, 1)
+    # Twice as fast as NumPy's transposition.
+    planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return planes
+
+
 def is_truncated_jpeg(content: bytes) -> bool:
     """Whether a JPEG's pixel data begin but never reach the end marker.
 

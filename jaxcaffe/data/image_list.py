@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcaffe.data.image import read_bytes, read_image
+from jaxcaffe.data.image import read_bytes, read_image, to_planes
 from jaxcaffe.data.lmdb import Row
 from jaxcaffe.errors import CaffeError, DataError, describe
 
@@ -79,7 +79,7 @@ class ImageListSource:
         except CaffeError as error:
             raise DataError(describe(self._line(index), str(error))) from error
         return {
-            "data": np.ascontiguousarray(pixels.transpose(2, 0, 1)),
+            "data": to_planes(pixels),
             "label": np.asarray(self._labels[index], np.float32),
         }
 

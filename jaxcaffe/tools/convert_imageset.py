@@ -27,7 +27,8 @@ Each line of LISTFILE is a path below ROOT, a space, and an integer label; the p
 hold spaces. A record's key is the line's index from 0 in eight digits, "_", the path.
 DB must not exist, and appears only when everything is written."""
 
-_IN_FLIGHT_PER_THREAD = 8
+# Enough that threads have work while a transaction is written.
+_IN_FLIGHT_PER_THREAD = 32
 
 
 class Options(NamedTuple):

@@ -33,6 +33,8 @@ from jaxcaffe.spec import Blobs, Graph, Net, ParamInfo, Params, Stats
 from jaxcaffe.state import TrainState, init_state, pick_hidden
 from jaxcaffe.user_layers import load_layers
 
+_SHOWN = 6  # layers named in one message
+
 
 class FedNet(NamedTuple):
     """A net with the records that feed it."""
@@ -229,10 +231,17 @@ def load_weight_files(
     Logs what was copied, ignored and left as filled.
 
     Raises:
-      SnapshotError: a file is missing or broken, or a layer's blobs do not fit.
+      SnapshotError: a file is missing or broken, holds weights of none of the layers,
+        or a layer's blobs do not fit.
     """
     for path in paths:
         params, stats, report = copy_weights(net, params, stats, path)
+        if not report.loaded:
+            held = ", ".join(report.ignored[:_SHOWN]) or "no layer at all"
+            wanted = ", ".join(report.missing[:_SHOWN])
+            problem = f"holds weights of none of the net's layers, but of {held}"
+            accepted = f"layers that have weights in the net: {wanted}"
+            raise errors.SnapshotError(errors.describe(path, problem, accepted))
         for name in report.ignored:
             logger.info("Ignoring source layer %s", name)
         for name in report.missing:

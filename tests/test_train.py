@@ -643,6 +643,12 @@ MISTAKES = {
     "resume with nothing there": (lambda: None, ["--resume"], "holds no snapshot"),
     "no such snapshot": (lambda: None, ["--snapshot=w/5"], "w/5: is not a snapshot"),
     "no such weights": (lambda: None, ["--weights=w.caffemodel"], r"w\.caffemodel"),
+    "weights of another net": (
+        lambda: write_weights("w.caffemodel", "conv1", "fc8"),
+        ["--weights=w.caffemodel"],
+        r"w\.caffemodel: holds weights of none of the net's layers, but of conv1, fc8\."
+        " Accepted: .*: conv, ip1, bn, ip2",
+    ),
     "unknown config field": (
         lambda: None,
         ["--config.data.shufle=True"],
@@ -666,6 +672,13 @@ MISTAKES = {
         "no training net",
     ),
 }
+
+
+def write_weights(path: str, *layers: str) -> None:
+    net = caffe_pb2.NetParameter()
+    for name in layers:
+        net.layer.add(name=name).blobs.append(binary.array_to_blob(np.zeros(1)))
+    pathlib.Path(path).write_bytes(net.SerializeToString())
 
 
 def write_empty(path: str) -> None:

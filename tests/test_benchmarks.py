@@ -1,5 +1,6 @@
 """The comparison with PyTorch compares like with like; turns are fair and counted."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -163,3 +164,59 @@ def test_versus_torch_unknown_net_is_refused(benchmarks):
     )
     assert done.returncode != 0
     assert "Accepted: caffenet:32:train" in done.stderr
+
+
+def test_step_time_is_the_greater_of_arithmetic_and_memory(benchmarks):
+    from device_rates import DEVICES, step_time
+
+    h100 = next(device for device in DEVICES if device.name == "H100")
+    assert step_time(h100, "parity", 67e12, 1.0) == pytest.approx(1.0)
+    assert step_time(h100, "parity", 1.0, 3.35e12) == pytest.approx(1.0)
+
+
+def test_reduce_time_counts_rings_inside_machines_and_between(benchmarks):
+    from device_rates import DEVICES, reduce_time
+
+    h100 = next(device for device in DEVICES if device.name == "H100")
+    assert reduce_time(h100, 1e9, 1) == 0
+    inside = 2 * 7 / 8 * 1e9 / 450e9
+    assert reduce_time(h100, 1e9, 8) == pytest.approx(inside)
+    between = 2 * 7 / 8 * 1e9 / 400e9
+    assert reduce_time(h100, 1e9, 64) == pytest.approx(inside + between)
+
+
+PROGRAM = """
+  %all-reduce.1 = f32[96,3,11,11]{3,2,1,0} all-reduce(%a), replica_groups={{0,1}}
+  %x = (f32[10]{0:T(128)}, bf16[4,2]{1,0}) all-reduce-start(%b, %c), channel_id=1
+  %y = (f32[10]{0}, bf16[4,2]{1,0}) all-reduce-done(%x)
+  %z = f32[7]{0} add(%all-reduce.1, %d)
+"""
+
+
+def test_count_reduced_adds_up_what_all_reduces_take(benchmarks):
+    from aot import count_reduced
+
+    assert count_reduced(PROGRAM) == 96 * 3 * 11 * 11 * 4 + 10 * 4 + 8 * 2
+
+
+def test_count_reduced_of_a_compiled_step_is_its_gradients(benchmarks, tmp_path):
+    # In a process of its own: the number of devices is fixed once they are used.
+    (tmp_path / "net.prototxt").write_text(NET)
+    code = f"""
+import sys; sys.path.insert(0, {str(FOLDER)!r})
+import jax, aot
+found = aot.compile_step("net.prototxt", 2, {SHAPE}, jax.devices(), "cpu")
+print(found.reduced, found.parameters, found.flops)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    reduced, parameters, flops = map(float, done.stdout.split())
+    # Beside the gradients: the loss, and sums of BatchNorm, which sees whole batches.
+    assert parameters <= reduced < parameters + 1000
+    assert flops > 2 * parameters / 4

@@ -59,7 +59,11 @@ def open_topology(name: str) -> Sequence[Any]:
 
 
 def compile_step(
-    path: str, batch: int, shape: tuple[int, ...], devices: Sequence[Any]
+    path: str,
+    batch: int,
+    shape: tuple[int, ...],
+    devices: Sequence[Any],
+    platform: str = "tpu",
 ) -> Program:
     """Compiles a training step whose batch is divided over some devices.
 
@@ -67,7 +71,8 @@ def compile_step(
       path: a train_val.prototxt.
       batch: images for each device.
       shape: (C, H, W) of an image.
-      devices: from `open_topology`.
+      devices: from `open_topology`, or others.
+      platform: theirs.
     """
     mesh = Mesh(np.asarray(devices), ("data",))
     whole = NamedSharding(mesh, PartitionSpec())
@@ -97,7 +102,7 @@ def compile_step(
     }
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
     lowered = jitted.trace(state, _place(feeds, parts)).lower(
-        lowering_platforms=("tpu",)
+        lowering_platforms=(platform,)
     )
     compiled = lowered.compile()
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()

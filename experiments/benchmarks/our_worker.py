@@ -9,6 +9,7 @@ import jax
 from turns import serve
 
 from jaxcaffe import run as runs
+from jaxcaffe import sharding
 from jaxcaffe.net import graph, translate
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
 from jaxcaffe.profiling.from_net import feed_structs, make_feeds
@@ -33,7 +34,10 @@ def main(task: dict) -> None:
         task["batch"],
         tuple(task["shape"]),
     )
-    feeds = make_feeds(net, jax.random.key(1))
+    mesh = sharding.make_mesh()
+    feeds = jax.device_put(
+        make_feeds(net, jax.random.key(1)), sharding.split_batch(mesh)
+    )
     run = (make_train if is_train else make_forward)(net, feeds, task["solver"])
     run(2)
     serve(run)
@@ -75,8 +79,10 @@ def make_train(net: Net, feeds: Blobs, numbers: dict):
         params, stats = net.init(key)
         return init_state(params, stats, tx, key, 1)
 
-    held = [jax.jit(fill)(jax.random.key(0))]
-    compiled = jax.jit(step, donate_argnums=0).lower(held[0], feeds).compile()
+    whole = sharding.replicated(sharding.make_mesh())
+    held = [jax.jit(fill, out_shardings=whole)(jax.random.key(0))]
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    compiled = jitted.lower(held[0], feeds).compile()
 
     def run(steps: int) -> None:
         report = None

@@ -15,7 +15,7 @@ from jaxcaffe.errors import DataError, describe
 # Newer versions of glog begin with the year.
 _PREFIX = re.compile(r"[IWEF](\d{4})?(\d\d)(\d\d) (\d+):(\d+):(\d+)\.(\d+)\s")
 _ITERATION = re.compile(r"Iteration (\d+)")
-_NUMBER = r"([-+]?(?:[\d.]+(?:[eE][-+]?\d+)?|nan|inf))"
+_NUMBER = r"([-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf))(?![\w.])"
 _LOSS = re.compile(rf"Iteration \d+(?: \(.*\))?, loss = {_NUMBER}")
 _RATE = re.compile(rf"lr = {_NUMBER}")
 _TESTING = re.compile(r"Testing net \(#(\d+)\)")

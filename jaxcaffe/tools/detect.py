@@ -39,6 +39,8 @@ and so on. OUT.h5 holds data sets: filename, window (N, 4) and prediction (N, ..
 CROP_MODES = ("list", "selective_search")
 COORDINATES = ("ymin", "xmin", "ymax", "xmax")
 
+_MOST_PIXELS = 1 << 31
+
 Windows = dict[str, list[list[int]]]
 """Image file -> its windows, each in the order of COORDINATES."""
 
@@ -142,6 +144,8 @@ def read_windows(path: str) -> Windows:
     for number, line in lines:
         try:
             window = [int(float(line[name])) for name in COORDINATES]
+            if max(map(abs, window)) >= _MOST_PIXELS:
+                raise ValueError
         except (TypeError, ValueError, OverflowError):
             problem = f"{[line[name] for name in COORDINATES]} is no window"
             accepted = "four numbers of pixels: ymin, xmin, ymax, xmax"

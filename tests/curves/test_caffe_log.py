@@ -44,6 +44,8 @@ def test_read_log_over_new_year_and_numbers_that_are_none(tmp_path):
         + "I1231 23:59:59.500000 7 x.cpp:1] Iteration 0, loss = 2.5e+00\n"
         + "I0101 00:00:01.500000 7 x.cpp:1] Iteration 5, loss = nan\n"
         + "no prefix, Iteration 7, loss = 3\n\n"
+        + "I0101 00:00:01.500000 7 x.cpp:1] Iteration 6, loss = 1.6.6\n"
+        + "I0101 00:00:01.500000 7 x.cpp:1] Iteration 6, lr = .\n"
         + "I0231 00:00:01.500000 7 x.cpp:1] Iteration 8, loss = 1\n"
         + "I0101 00:00:02.500000 7 x.cpp:1]     Train net output #0: p = -inf\n"
     )

@@ -83,6 +83,7 @@ def test_selective_search_without_its_module_says_so(windows):
         ("filename,ymin,xmin,ymax,xmax\n", "holds no windows"),
         ("filename,ymin,xmin,ymax,xmax\na,1,2,3,x\n", r"w\.csv:2: .* is no window"),
         ("filename,ymin,xmin,ymax,xmax\na,1,2,3\n", r"w\.csv:2: .* is no window"),
+        ("filename,ymin,xmin,ymax,xmax\na,1,2,3,1e30\n", r"w\.csv:2: .* is no window"),
         ("filename,ymin,xmin,ymax,xmax\na,1,2,3,inf\n", r"w\.csv:2: .* is no window"),
     ],
 )

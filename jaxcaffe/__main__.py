@@ -16,7 +16,13 @@ from jaxcaffe.tools import cli
 GROUPS = {
     "Train, test, measure": {
         "train": ("jaxcaffe.train", "trains a net from a solver or a config.py"),
+        "test": ("jaxcaffe.tools.test", "scores a net on its own data"),
+        "time": ("jaxcaffe.tools.time", "times a net's passes on its own data"),
         "profile": ("jaxcaffe.profile", "times each layer and the whole step of a run"),
+        "device_query": (
+            "jaxcaffe.tools.device_query",
+            "tells what JAX knows of the devices",
+        ),
     },
     "Use a net": {
         "classify": ("jaxcaffe.tools.classify", "names what image files show"),

@@ -38,8 +38,10 @@ def default_config() -> ml_collections.ConfigDict:
         "parity"  # "parity": float32 throughout; "fast": as fast as it goes
     )
     config.devices = 0  # how many devices to use; 0: all
+    config.device_ids = ""  # or which: "0,2" or "all", as --gpu sets it; no CPU
     config.batch = "global"  # batch_size is "global", or "per_device" as in Caffe
     config.max_iter = 0  # 0: the solver's max_iter
+    config.tensorboard = False  # also write curves and filters for TensorBoard
     # Instead of the solver's type: "optax.lion", or a callable; "": none. Of any type,
     # as ConfigDict would otherwise take no callable for it.
     config.optimizer = ml_collections.FieldReference("", field_type=object)
@@ -266,6 +268,15 @@ def _set(
 
 
 def _check(config: ml_collections.ConfigDict, path: str) -> None:
+    if config.devices and config.device_ids:
+        raise errors.ConfigError(
+            errors.describe(
+                path,
+                f"devices is {config.devices} and device_ids (--gpu) is "
+                f'"{config.device_ids}"',
+                "one of them",
+            )
+        )
     if not config.solver:
         raise errors.ConfigError(
             errors.describe(path, "sets no solver", 'config.solver = "solver.prototxt"')

@@ -6,6 +6,7 @@ Follows the messages of caffe/src/caffe/solver.cpp and glog's line prefix.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -95,6 +96,33 @@ def logging_to(path: str | None, memory: Memory | None = None) -> Iterator[None]
         logger.removeHandler(handler)
         with contextlib.suppress(OSError):
             handler.close()
+
+
+@contextlib.contextmanager
+def through(write: Callable[[str], object]) -> Iterator[None]:
+    """Hands what would go to stderr to a function instead, line by line.
+
+    Args:
+      write: gets one line with its end at a time.
+    """
+    moved = [
+        handler for handler in logger.handlers if type(handler) is logging.StreamHandler
+    ]
+    streams = [handler.setStream(_Stream(write)) for handler in moved]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(moved, streams, strict=True):
+            handler.setStream(stream)
+
+
+class _Stream(io.TextIOBase):
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+
+    def write(self, text: str) -> int:
+        self._write(text)
+        return len(text)
 
 
 def quieten_libraries() -> None:

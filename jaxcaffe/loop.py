@@ -5,6 +5,7 @@ Follows Solve, Step, TestAll and Test of caffe/src/caffe/solver.cpp.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,19 +13,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcaffe import checkpoint, errors, log
+from jaxcaffe import checkpoint, display, errors, log
 from jaxcaffe.caffe_files.snapshots import Writer as CaffeWriter
+from jaxcaffe.display import Outputs
 from jaxcaffe.log import logger
 from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.run_view import RunView
 from jaxcaffe.signals import Requests
 from jaxcaffe.spec import Blobs, Net, Params, Stats
 from jaxcaffe.state import TrainState, add_hidden, find_non_finite
 from jaxcaffe.step import StepReport
-
-Outputs = Mapping[str, np.ndarray]
-
-NOTHING_ASKED = Requests(snapshot=False, stop=False)
 
 # A step's verdict on its loss is looked at this many iterations later, when it is long
 # known, so that looking costs the devices no pause.
@@ -57,11 +56,14 @@ class TrainJob(NamedTuple):
     snapshots: checkpoint.Writer
     note: Mapping[str, object]  # what every snapshot says about the run
     scalars: log.Scalars  # where curves go to
+    view: RunView  # what can be seen from outside
     # (state of a bad iteration, positions now, iteration now) -> the layer to blame
     blame: Callable[[TrainState, Mapping[str, int], int], str]
     # logs what debug_info asks for, before the step that takes the same arguments
     probe: Callable[[TrainState, Blobs], None] | None = None
     caffe: CaffeWriter | None = None  # of Caffe's own snapshot files
+    # (iteration, weights) -> nothing; draws the weights, after each test
+    draw: Callable[[int, Params], None] | None = None
 
 
 class Result(NamedTuple):
@@ -96,29 +98,39 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
     cursors = None
     earlier: StepReport | None = None
     updates: Params | None = None  # of the last step, for snapshot_diff
+    lines = display.UpdateLines(solver)
+
+    def save(positions: Mapping[str, Mapping[str, int]]) -> None:
+        nonlocal saved
+        lines.flush()
+        if saved != iteration:
+            _snapshot(job, state, iteration, positions, updates)
+            saved = iteration
+
+    logger.info("Starting Optimization")
     logger.info("Solving %s", job.net.graph.name)
     logger.info("Learning Rate Policy: %s", solver.lr_policy)
     shown_at, shown_iteration = time.perf_counter(), iteration
 
     while iteration < job.max_iter:
+        job.view.iteration = iteration
         if _due(iteration, solver.test_interval) and (
             iteration > 0 or solver.test_initialization
         ):
+            lines.flush()
             _check_finite(job, state, iteration)
             cursors = _test_positions(job)
-            found, tested, asked = test_all(job, state, iteration, poll)
-            scores = found or scores
-            if asked.snapshot and not asked.stop:
-                saved = _snapshot(job, state, iteration, cursors, updates)
-            if asked.stop:
+            save_now = functools.partial(save, cursors)
+            found, tested = test_all(job, state, iteration, poll, save_now)
+            if found is None:
                 stopped = True
                 break
-            state = tested
+            scores, state = found, tested
         try:
             batch = next(job.feed)
         except errors.DataError:
-            if saved != iteration and iteration > 0:
-                _snapshot(job, state, iteration, _test_positions(job), updates)
+            if iteration > 0:
+                save(_test_positions(job))
             _wait(job)
             job.scalars.flush()
             raise
@@ -127,12 +139,26 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
         state, report = job.train_step(state, batch)
         updates = report.updates
         if _due(iteration, solver.display):
+            lines.flush()
             now = time.perf_counter()
             shown = jax.device_get(report)
             if not shown.finite:
                 _check_finite(job, state, iteration + 1)
-            _display(job, shown, iteration, now - shown_at, shown_iteration)
+            display.show_iteration(
+                shown,
+                iteration,
+                now - shown_at,
+                iteration - shown_iteration,
+                net=job.net,
+                solver=solver,
+                lines=lines,
+                scalars=job.scalars,
+                view=job.view,
+            )
             shown_at, shown_iteration = now, iteration
+        else:
+            lines.note_rate(iteration)
+        lines.note_norm(report.norm)
         iteration += 1
         if _due(iteration, _LOOK_BACK):
             if earlier is not None and not bool(earlier.finite):
@@ -141,14 +167,16 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
         asked = poll()
         cursors = None
         if _due(iteration, solver.snapshot) or (asked.snapshot and not asked.stop):
-            saved = _snapshot(job, state, iteration, _test_positions(job), updates)
+            save(_test_positions(job))
         if asked.stop:
             stopped = True
             break
 
+    job.view.iteration = iteration
+    lines.flush()
     _check_finite(job, state, iteration)
-    if solver.snapshot_after_train and saved != iteration:
-        _snapshot(job, state, iteration, cursors or _test_positions(job), updates)
+    if solver.snapshot_after_train:
+        save(cursors or _test_positions(job))
     if stopped:
         logger.info("Optimization stopped early.")
     else:
@@ -159,7 +187,8 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
             # BatchNorm has counted it, and the last test sees that, as in Caffe.
             state = state._replace(stats=stats)
         if _due(iteration, solver.test_interval):
-            found, state, _ = test_all(job, state, iteration, poll)
+            save_now = functools.partial(save, _test_positions(job))
+            found, state = test_all(job, state, iteration, poll, save_now)
             scores = found or scores
         logger.info("Optimization Done.")
     failure = _wait(job) or job.scalars.flush()
@@ -173,41 +202,49 @@ def test_all(
     state: TrainState,
     iteration: int,
     poll: Callable[[], Requests],
-) -> tuple[tuple[Outputs, ...], TrainState, Requests]:
+    save: Callable[[], None],
+) -> tuple[tuple[Outputs, ...] | None, TrainState]:
     """Tests every test net; outputs are means over its test_iter batches.
 
+    Args:
+      job: see TrainJob.
+      state: its params, stats and hidden states are used, not changed.
+      iteration: updates done.
+      poll: looked at between batches.
+      save: takes the snapshot for which a signal asks.
+
     Returns:
-      The outputs per test net; the state with what the test nets remember; and what
-      signals asked for meanwhile. If they asked to stop, no outputs, and the state as
-      it was.
+      The outputs per test net, and the state with what the test nets remember. If a
+      signal asks to stop, None and the state as it was.
     """
     scores: list[Outputs] = []
     hidden: list[Stats] = []
-    asked = NOTHING_ASKED
     for index, test in enumerate(job.tests):
         logger.info("Iteration %d, Testing net (#%d)", iteration, index)
         if test.test_iter == 0:  # nothing was measured, so there is nothing to show
             scores.append({})
             hidden.append(state.hidden[index])
             continue
-        sums, remembered, asked = run_test(test, index, state, iteration, poll, asked)
-        if asked.stop:
+        job.view.testing = index
+        sums, remembered = run_test(test, index, state, iteration, poll, save)
+        job.view.testing = None
+        if sums is None:
             logger.info("Test interrupted.")
-            return (), state, asked
+            return None, state
         hidden.append(remembered)
-        means = {n: np.asarray(s) / test.test_iter for n, s in sums.items()}
-        loss = means.pop("")
-        if job.solver.test_compute_loss:
-            logger.info("Test loss: %g", loss)
-        weights = loss_weights(test.net)
-        for line in log.output_lines("Test", means, weights):
-            logger.info("%s", line)
-        for line in log.score_lines(means):
-            logger.info("%s", line)
-        flat = {f"test{index}/{name}": v.tolist() for name, v in means.items()}
-        job.scalars.write(iteration, **flat)
-        scores.append(means)
-    return tuple(scores), state._replace(hidden=tuple(hidden)), asked
+        outputs = display.show_test(
+            {name: np.asarray(s) / test.test_iter for name, s in sums.items()},
+            index,
+            iteration,
+            net=test.net,
+            with_loss=job.solver.test_compute_loss,
+            scalars=job.scalars,
+            view=job.view,
+        )
+        scores.append(outputs)
+    if job.draw is not None:
+        job.draw(iteration, state.params)
+    return tuple(scores), state._replace(hidden=tuple(hidden))
 
 
 def run_test(
@@ -216,8 +253,8 @@ def run_test(
     state: TrainState,
     iteration: int,
     poll: Callable[[], Requests],
-    asked: Requests = NOTHING_ASKED,
-) -> tuple[Outputs, Stats, Requests]:
+    save: Callable[[], None],
+) -> tuple[Outputs | None, Stats]:
     """Runs one test net over test_iter batches.
 
     Args:
@@ -226,12 +263,11 @@ def run_test(
       state: its params, stats and hidden states are used, not changed.
       iteration: updates done.
       poll: looked at between batches.
-      asked: what signals have asked for so far.
+      save: takes the snapshot for which a signal asks.
 
     Returns:
-      For each output, and under "" for the total loss, the sum over the batches, as
-      far as they were run; what the net remembers of them; and what signals have asked
-      for.
+      For each output, and under "" for the total loss, the sum over the batches, or
+      None if a signal asked to stop; and what the net remembers of them.
 
     Source: caffe/src/caffe/solver.cpp, Test. Differs: none.
     """
@@ -242,10 +278,11 @@ def run_test(
     hidden = state.hidden[index]
     sums = test.zero_sums()
     for number in range(test.test_iter):
-        now = poll()
-        asked = Requests(asked.snapshot or now.snapshot, asked.stop or now.stop)
+        asked = poll()
+        if asked.snapshot and not asked.stop:
+            save()
         if asked.stop:
-            break
+            return None, hidden
         batch = next(test.feed)
         batch_key = jax.random.fold_in(key, number)
         if test.probe is not None:
@@ -253,37 +290,7 @@ def run_test(
         sums, hidden = test.eval_step(
             params, state.stats, hidden, sums, batch, batch_key
         )
-    return jax.device_get(sums), hidden, asked
-
-
-def loss_weights(net: Net) -> dict[str, float]:
-    """Returns the loss weight of each blob that counts towards the loss."""
-    return {
-        top: weight
-        for node in net.graph.nodes
-        for top, weight in zip(node.tops, node.loss_weights, strict=True)
-        if weight
-    }
-
-
-def _display(
-    job: TrainJob,
-    shown: StepReport,
-    iteration: int,
-    seconds: float,
-    shown_iteration: int,
-) -> None:
-    done = iteration - shown_iteration
-    speed = done / seconds if seconds > 0 else 0.0
-    loss, rate = float(shown.loss), float(shown.rate)
-    line = log.iteration_line(iteration, speed, seconds, job.solver.display, loss)
-    logger.info("%s", line)
-    outputs: Outputs = {name: np.asarray(v) for name, v in shown.outputs.items()}
-    for line in log.output_lines("Train", outputs, loss_weights(job.net)):
-        logger.info("%s", line)
-    logger.info("Iteration %d, lr = %g", iteration, rate)
-    flat = {f"train/{name}": value.tolist() for name, value in outputs.items()}
-    job.scalars.write(iteration, loss=loss, lr=rate, **flat)
+    return jax.device_get(sums), hidden
 
 
 def _test_positions(job: TrainJob) -> dict[str, Mapping[str, int]]:
@@ -296,7 +303,7 @@ def _snapshot(
     iteration: int,
     cursors: Mapping[str, Mapping[str, int]],
     updates: Params | None,
-) -> int:
+) -> None:
     """Starts a snapshot, of a state whose every weight is a finite number."""
     _check_finite(job, state, iteration)
     bad = find_non_finite(state)
@@ -315,7 +322,6 @@ def _snapshot(
     job.snapshots.save(copied, {**job.note, "positions": positions})
     if job.caffe is not None:
         job.caffe.save(copied, updates)
-    return iteration
 
 
 def _wait(job: TrainJob) -> errors.SnapshotError | None:

@@ -13,39 +13,29 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import optax
 
-from jaxcaffe import checkpoint, errors, sharding, step
-from jaxcaffe.augment import make_augment
+from jaxcaffe import checkpoint, fed_net, sharding, step
 from jaxcaffe.caffe_files.weights import copy_weights
-from jaxcaffe.data import pipeline
-from jaxcaffe.labels import label_limits
+from jaxcaffe.devices import hide_others, log_devices, parse_ids, pick_devices
+from jaxcaffe.errors import SnapshotError
+from jaxcaffe.fed_net import FedNet
 from jaxcaffe.log import logger
-from jaxcaffe.net import graph, translate
+from jaxcaffe.net import graph
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
 from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2, text, upgrade
+from jaxcaffe.proto.files import refuse_missing
+from jaxcaffe.proto.text import format_message
 from jaxcaffe.solver import build, check, nets, optimizer, schedule
 from jaxcaffe.solver.prefix import find_snapshot_prefix
-from jaxcaffe.spec import Blobs, Graph, Net, ParamInfo, Params, Stats
+from jaxcaffe.solver.transform import sum_norm
+from jaxcaffe.spec import Blobs, Net, ParamInfo, Params, Stats
 from jaxcaffe.state import TrainState, init_state, pick_hidden
 from jaxcaffe.user_layers import load_layers
 
 _SHOWN = 6  # layers named in one message
-
-
-class FedNet(NamedTuple):
-    """A net with the records that feed it."""
-
-    net: Net
-    feeds: tuple[pipeline.Feed, ...]
-    options: pipeline.FeedOptions
-    augment: step.Augment
-    batch_structs: dict[str, jax.ShapeDtypeStruct]  # of one host batch
-    sharding: jax.sharding.NamedSharding  # of one host batch
-    test_iter: int  # batches of one test; 0 for the train net
 
 
 class Run(NamedTuple):
@@ -56,10 +46,30 @@ class Run(NamedTuple):
     max_iter: int
     seed: int
     mesh: jax.sharding.Mesh
+    weights: tuple[str, ...]  # files that the first weights come from
     train: FedNet
     tests: tuple[FedNet, ...]
     tx: optax.GradientTransformation
     schedule: optax.Schedule
+
+
+DEVICE_IDS = "--gpu (config.device_ids)"
+"""Where devices are named, for messages."""
+
+
+def prepare_devices(config: ml_collections.ConfigDict) -> None:
+    """Starts the devices that a config names, at its precision.
+
+    Args:
+      config: from config.load_config; the first call counts where JAX has not looked
+        for devices before.
+
+    Raises:
+      ConfigError: there are no such devices.
+    """
+    set_precision(config.precision)
+    hide_others(parse_ids(config.device_ids, DEVICE_IDS))
+    pick_devices(config.device_ids, DEVICE_IDS)
 
 
 def set_precision(precision: str) -> None:
@@ -83,12 +93,15 @@ def open_run(
     config: ml_collections.ConfigDict,
     seed: int | None = None,
     asked: caffe_pb2.NetState | None = None,
+    is_new: bool = True,
 ) -> Run:
     """Reads the solver, its nets and the first records, and checks all of them.
 
     Args:
       config: from config.load_config.
       seed: of the run that goes on; None for a new run.
+      is_new: whether the run starts with the weights that config or solver name; of
+        one that goes on, only layers that a test net alone has do.
       asked: level and stages from the command line, put over train_state or, if its
         phase is TEST, over each test_state.
 
@@ -100,18 +113,26 @@ def open_run(
     solver, source = text.read_solver(config.solver)
     solver = upgrade.upgrade_solver(solver, source)
     check.check_solver(solver, source.path)
-    solver.snapshot_prefix = find_snapshot_prefix(solver, config.solver)
+    _set_prefix(solver, config.solver)
     if config.max_iter:
         solver.max_iter = config.max_iter  # the rates of poly depend on it
     if seed is None:
         seed = _choose_seed(config, solver)
-    mesh = sharding.make_mesh(config.devices)
+    devices = pick_devices(config.device_ids, DEVICE_IDS)
+    mesh = sharding.make_mesh(config.devices, devices)
+    log_devices(list(mesh.devices))
+    logger.info(
+        "Initializing solver from parameters: \n%s", format_message(solver).rstrip()
+    )
+    weights = _weight_files(config, solver)
+    announced = weights if is_new else ()
     uses = nets.ask(nets.solver_nets(solver, source.path), asked)
-    train = _open_use(config, uses.train, source, seed, mesh)
+    train = _open_use(config, uses.train, source, seed, mesh, announced)
     tests = tuple(
-        _open_use(config, use, source, seed, mesh, index, train.net.params)
+        _open_use(config, use, source, seed, mesh, announced, index, train.net.params)
         for index, use in enumerate(uses.tests)
     )
+    logger.info("Solver scaffolding done.")
     rates = schedule.make_schedule(solver, source.path)
     tx = build.build_tx(
         solver,
@@ -126,6 +147,7 @@ def open_run(
         max_iter=solver.max_iter,
         seed=seed,
         mesh=mesh,
+        weights=weights,
         train=train,
         tests=tests,
         tx=tx,
@@ -174,6 +196,7 @@ def compile_train_step(
         trainable=trainable(fed.net),
         iter_size=run.solver.iter_size,
         keep_updates=run.config.snapshot.caffe and run.solver.snapshot_diff,
+        sum_norm=sum_norm if run.solver.clip_gradients >= 0 else None,
     )
     return jax.jit(train_step, donate_argnums=0, out_shardings=(whole, whole))
 
@@ -215,12 +238,7 @@ def open_device_feed(
 ) -> DeviceFeed:
     """Starts reading a net's records from the given positions on."""
     group = run.solver.iter_size if fed is run.train else 1
-    where = fed.sharding if group == 1 else sharding.split_batch(run.mesh, leading=1)
-    return DeviceFeed(
-        pipeline.FeedReader(fed.feeds, fed.options, positions),
-        lambda batch: sharding.put_batch(batch, where),
-        group,
-    )
+    return fed_net.open_device_feed(fed, run.mesh, positions, group)
 
 
 def load_weight_files(
@@ -274,6 +292,16 @@ def _open_optimizer(
     return optimizer.open_optimizer(config.optimizer, rates, lr_mults(net), params)
 
 
+def _set_prefix(solver: caffe_pb2.SolverParameter, path: str) -> None:
+    """Sets snapshot_prefix to where snapshots go, and says so if it was not."""
+    found = find_snapshot_prefix(solver, path)
+    if not solver.HasField("snapshot_prefix"):
+        logger.info("snapshot_prefix was not specified and is set to %s", found)
+    elif found != solver.snapshot_prefix:
+        logger.info("snapshot_prefix was a directory and is replaced to %s", found)
+    solver.snapshot_prefix = found
+
+
 def _choose_seed(
     config: ml_collections.ConfigDict, solver: caffe_pb2.SolverParameter
 ) -> int:
@@ -310,127 +338,44 @@ def _open_use(
     solver_source: text.Source,
     seed: int,
     mesh: jax.sharding.Mesh,
+    weights: Sequence[str],
     index: int = 0,
     trained: Sequence[ParamInfo] = (),
 ) -> FedNet:
+    logger.info("%s", _creating_line(use, index))
     net, source = read_use(use, solver_source, index)
+    for path in weights:
+        # Read when the run starts; one that is missing is better known now.
+        logger.info("Finetuning from %s", path)
+        refuse_missing(path, SnapshotError)
     is_train = use.phase == caffe_pb2.TRAIN
     built = graph.build_graph(net, nets.merge_state(use, net), source)
-    if not built.nodes:
-        phase = caffe_pb2.Phase.Name(use.phase)
-        raise errors.PrototxtError(
-            errors.describe(
-                source.path,
-                f"the net has no layer for phase {phase}, the level and the stages "
-                "asked for",
-                "layers whose include and exclude rules let them in",
-            )
-        )
+    fed_net.refuse_empty(built, source.path)
     if is_train and config.batch == "per_device":
-        built = scale_batches(built, mesh.size)
-    return _feed_net(config, built, use, seed, mesh, trained)
+        built = fed_net.scale_batches(built, mesh.size)
+    return fed_net.feed_net(config, built, use, seed, mesh, trained)
+
+
+def _creating_line(use: nets.NetUse, index: int) -> str:
+    """Returns Caffe's line on a net that it is about to make."""
+    if use.phase == caffe_pb2.TRAIN:
+        if isinstance(use.net, str):
+            kind = "train_net" if use.kind == "train_net" else "net"
+            return f"Creating training net from {kind} file: {use.net}"
+        return f"Creating training net specified in {use.kind}."
+    file = f" file: {use.net}" if isinstance(use.net, str) else ""
+    return f"Creating test net (#{index}) specified by {use.kind}{file}"
+
+
+def _weight_files(
+    config: ml_collections.ConfigDict, solver: caffe_pb2.SolverParameter
+) -> tuple[str, ...]:
+    named = config.weights.split(",") if config.weights else []
+    files = named or [f for entry in solver.weights for f in entry.split(",")]
+    return tuple(file.strip() for file in files if file.strip())
 
 
 def _find_net(path: str, solver_path: str) -> str:
     """Resolves a net's path as Caffe does, and beside the solver where that fails."""
     beside = os.path.join(os.path.dirname(solver_path), path)
     return beside if not os.path.exists(path) and os.path.exists(beside) else path
-
-
-def scale_batches(built: Graph, devices: int) -> Graph:
-    """Returns the graph with each data layer's batch_size times `devices`."""
-    nodes = []
-    for node in built.nodes:
-        if node.layer.type in pipeline.FEED_PARAMS:
-            layer = caffe_pb2.LayerParameter()
-            layer.CopyFrom(node.layer)
-            getattr(layer, pipeline.FEED_PARAMS[layer.type]).batch_size *= devices
-            node = node._replace(layer=layer)
-        nodes.append(node)
-    return built._replace(nodes=tuple(nodes))
-
-
-def _feed_net(
-    config: ml_collections.ConfigDict,
-    built: Graph,
-    use: nets.NetUse,
-    seed: int,
-    mesh: jax.sharding.Mesh,
-    trained: Sequence[ParamInfo],
-) -> FedNet:
-    data = config.data
-    sources = {"TRAIN": data.source_train, "TEST": data.source_test}
-    options = pipeline.FeedOptions(
-        seed=seed,
-        shuffle=data.shuffle,
-        sources={phase: source for phase, source in sources.items() if source},
-        tfds_dir=data.tfds_dir or None,
-        resize=data.resize,
-        size=data.size,
-        crop_on_host=True if data.crop_on_host else None,
-        threads=data.threads,
-        prefetch=data.prefetch,
-        processes=data.processes,
-    )
-    nodes = [node for node in built.nodes if node.layer.type in pipeline.FEED_PARAMS]
-    feeds = [
-        pipeline.open_feed(node.layer, use.phase, options, node.where) for node in nodes
-    ]
-    batch_sharding = _check_batches(feeds, mesh, is_train=use.phase == caffe_pb2.TRAIN)
-    structs = {top: struct for feed in feeds for top, struct in feed.structs.items()}
-    augment = make_augment(
-        [node.layer for node in nodes], structs, use.phase, [n.where for n in nodes]
-    )
-    batch_structs = {
-        top: jax.ShapeDtypeStruct(*struct) for top, struct in structs.items()
-    }
-    feed_structs = jax.eval_shape(augment, batch_structs, jax.random.key(0))
-    net = translate.build_net(built, feed_structs, trained)
-    augment = _add_inputs(augment, net)
-    limits = label_limits(net)
-    limited = tuple(pipeline.limit_labels(feed, limits) for feed in feeds)
-    return FedNet(
-        net, limited, options, augment, batch_structs, batch_sharding, use.test_iter
-    )
-
-
-def _add_inputs(augment: step.Augment, net: Net) -> step.Augment:
-    """Feeds Input layers, which nobody fills in training, with zeros as Caffe does."""
-    nodes = [node for node in net.graph.nodes if node.layer.type == "Input"]
-    if not nodes:
-        return augment
-    structs = {top: net.structs[top] for node in nodes for top in node.tops}
-    logger.warning("Input layers get zeros: %s", ", ".join(structs))
-
-    def with_inputs(batch: Blobs, key: jax.Array) -> Blobs:
-        zeros = {top: jnp.zeros(s.shape, s.dtype) for top, s in structs.items()}
-        return {**augment(batch, key), **zeros}
-
-    return with_inputs
-
-
-def _check_batches(
-    feeds: Sequence[pipeline.Feed], mesh: jax.sharding.Mesh, is_train: bool
-) -> jax.sharding.NamedSharding:
-    """Returns how batches lie on the devices, and logs it.
-
-    A test batch that cannot be divided is computed whole on every device, so that test
-    nets made for one device run on any number. A training batch is refused.
-    """
-    divided = all(feed.batch_size % mesh.size == 0 for feed in feeds)
-    for feed in feeds:
-        if is_train:
-            where = errors.describe_layer(feed.where, feed.name, feed.layer.type, "")
-            sharding.check_batch_size(feed.batch_size, mesh, where.rstrip(". :"))
-        each = feed.batch_size // mesh.size if divided else feed.batch_size
-        logger.info(
-            "Layer %s: %d records, batches of %d (global), %d on each of %d device(s)",
-            feed.name,
-            feed.num_records,
-            feed.batch_size,
-            each,
-            mesh.size,
-        )
-    if divided:
-        return sharding.split_batch(mesh)
-    return sharding.replicated(mesh)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -14,13 +14,17 @@ from jaxcaffe.spec import Blobs
 DATA_AXIS = "data"
 
 
-def make_mesh(devices: int = 0) -> Mesh:
+def make_mesh(devices: int = 0, among: Sequence[jax.Device] = ()) -> Mesh:
     """Returns a one-axis mesh over the first `devices` devices; 0 takes all.
+
+    Args:
+      devices: how many.
+      among: which there are to choose from; none for all that JAX finds.
 
     Raises:
       ConfigError: more devices asked for than there are.
     """
-    present = jax.devices()
+    present = list(among) or jax.devices()
     if devices > len(present):
         raise errors.ConfigError(
             errors.describe(

@@ -30,6 +30,8 @@ class StepReport(NamedTuple):
     rate: jax.Array  # () float32, the global learning rate of this update
     finite: jax.Array  # () bool: no loss so far was other than finite
     updates: Params | None = None  # what the update added, if it is kept
+    # () float32: L2 norm of the summed gradients, if clip_gradients limits it
+    norm: jax.Array | None = None
 
 
 def make_train_step(
@@ -41,6 +43,7 @@ def make_train_step(
     trainable: Mask,
     iter_size: int,
     keep_updates: bool = False,
+    sum_norm: Callable[[Params], jax.Array] | None = None,
 ) -> Callable[[TrainState, Blobs], tuple[TrainState, StepReport]]:
     """Returns step(state, batch) -> (state, report).
 
@@ -57,6 +60,7 @@ def make_train_step(
       iter_size: batches per iteration; above 1 each array of `batch` has a leading
         axis of that length.
       keep_updates: the report holds the updates, which snapshot_diff asks for.
+      sum_norm: gradients -> their norm, for the report; None leaves it out.
 
     Returns:
       A function to be jitted with the state donated. The report's outputs are those
@@ -98,6 +102,7 @@ def make_train_step(
             loss = loss / iter_size
             outputs = jax.tree.map(lambda x: x[-1], outputs)
 
+        norm = sum_norm(grads) if sum_norm else None
         grads = _merge(grads, jax.tree.map(jnp.zeros_like, held))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         new = enter_loss(state, loss)._replace(
@@ -115,6 +120,7 @@ def make_train_step(
             schedule(state.iter),
             good,
             updates if keep_updates else None,
+            norm,
         )
         return new, report
 

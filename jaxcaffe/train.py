@@ -1,48 +1,50 @@
-"""Trains a net: `python -m jaxcaffe.train CONFIG`.
+"""Trains a net: `jaxcaffe train -solver SOLVER`, or with a config.
 
-CONFIG is a config.py with get_config(), or a solver prototxt. Follows the train
-command of caffe/tools/caffe.cpp.
+Follows the train command of caffe/tools/caffe.cpp.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from argparse import Namespace
+from collections.abc import Sequence
 
 import jax
 import ml_collections
 
-from jaxcaffe import blame, checkpoint, errors, log, loop, sharding, signals
+from jaxcaffe import checkpoint, errors, log, loop, signals
 from jaxcaffe import run as runs
-from jaxcaffe.caffe_files import snapshots as caffe_snapshots
-from jaxcaffe.caffe_files.resume import is_caffe_file, restore_caffe
+from jaxcaffe.caffe_files.resume import is_caffe_file
 from jaxcaffe.caffe_files.solverstate import read_solver_state
 from jaxcaffe.config import load_config, split_overrides
 from jaxcaffe.datasets.prepare import prepare
-from jaxcaffe.debug_info import make_test_probe, make_train_probe
+from jaxcaffe.devices import parse_ids
+from jaxcaffe.job import open_job
 from jaxcaffe.log import logger
 from jaxcaffe.proto import caffe_pb2
-from jaxcaffe.proto.text import format_message
-from jaxcaffe.spec import Net, Params, Stats
-from jaxcaffe.state import TrainState, add_hidden
+from jaxcaffe.start import (
+    Note,
+    Start,
+    check_caffe_files,
+    refuse_later,
+    start_from_caffe,
+    start_from_snapshot,
+    start_new,
+)
+from jaxcaffe.terminal import show_run
 from jaxcaffe.tools import cli
 from jaxcaffe.tools.state_flags import add_state_flags, read_state
 
 DESCRIPTION = """\
-Trains a net from a config.py or a solver prototxt.
+Trains a net from a solver prototxt or a config.py.
 
-  python -m jaxcaffe.train configs/digits.py
-  python -m jaxcaffe.train solver.prototxt --weights=start.caffemodel
-  python -m jaxcaffe.train solver.prototxt --snapshot=lenet_iter_5000.solverstate
-  python -m jaxcaffe.train configs/digits.py --resume --config.max_iter=2000
+  jaxcaffe train -solver solver.prototxt
+  jaxcaffe train -solver solver.prototxt -weights start.caffemodel -gpu 0,1
+  jaxcaffe train -solver solver.prototxt -snapshot lenet_iter_5000.solverstate
+  jaxcaffe train configs/digits.py --resume --config.max_iter=2000
 
-Any field of the config may be given as --config.FIELD=VALUE. SIGINT and SIGTERM
-snapshot and stop, SIGHUP snapshots and goes on."""
-
-Note = Mapping[str, Any]
-"""What a snapshot says of its run."""
+Any field of the config may be given as --config.FIELD=VALUE, also for a solver. The
+exit status is 0 for a run that ended or was stopped by a signal, else 1."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,14 +55,72 @@ def main(argv: Sequence[str]) -> int:
     """
     log.quieten_libraries()
     argv, overrides = split_overrides(argv)
-    parser = cli.Parser("jaxcaffe.train", DESCRIPTION)
-    parser.argument("config", "a config.py or a solver prototxt")
-    parser.flag("resume", False, "go on from the newest snapshot in the workdir")
+    flags = _make_parser().parse(argv)
+    config = load_config(_find_config(flags), overrides)
+    _refuse_contradictions(flags, config)
+    with config.unlocked():
+        if flags.weights:
+            config.weights = flags.weights
+        if flags.gpu:
+            parse_ids(flags.gpu, "--gpu")
+            # As in Caffe, each device takes a batch of batch_size.
+            config.device_ids, config.batch = flags.gpu, "per_device"
+    train(
+        config,
+        flags.resume,
+        flags.snapshot,
+        flags.overwrite,
+        read_state(flags, caffe_pb2.TRAIN),
+        flags.sigint_effect,
+        flags.sighup_effect,
+    )
+    return 0
+
+
+def _make_parser() -> cli.Parser:
+    parser = cli.Parser("jaxcaffe train", DESCRIPTION)
+    parser.argument("config", "a config.py or a solver prototxt", nargs="?")
+    parser.flag("solver", "", "the solver prototxt, in place of CONFIG")
     parser.flag("snapshot", "", "go on from this folder or .solverstate[.h5]")
     parser.flag("weights", "", "start from these .caffemodel[.h5], comma-separated")
+    parser.flag("resume", False, "go on from the newest snapshot in the workdir")
     parser.flag("overwrite", False, "remove or replace snapshots that are in the way")
+    parser.flag(
+        "gpu",
+        "",
+        "accelerators by number, comma-separated, or all; each takes a training batch "
+        "of batch_size. By default all that there are, or the CPU, share one",
+    )
     add_state_flags(parser)
-    flags = parser.parse(argv)
+    parser.flag("sigint_effect", "stop", "what SIGINT does", choices=signals.EFFECTS)
+    parser.flag(
+        "sighup_effect", "snapshot", "what SIGHUP does", choices=signals.EFFECTS
+    )
+    return parser
+
+
+def _find_config(flags: Namespace) -> str:
+    if flags.solver and flags.config:
+        raise errors.ConfigError(
+            errors.describe(
+                f"--solver={flags.solver}",
+                f'and "{flags.config}" are both given',
+                "one of them; flags come with a hyphen in front",
+            )
+        )
+    found = flags.solver or flags.config
+    if not found:
+        raise errors.ConfigError(
+            errors.describe(
+                "jaxcaffe train",
+                "no solver is given",
+                "-solver solver.prototxt, or a config.py",
+            )
+        )
+    return found
+
+
+def _refuse_contradictions(flags: Namespace, config: ml_collections.ConfigDict) -> None:
     if flags.weights and (flags.resume or flags.snapshot):
         raise errors.ConfigError(
             errors.describe(
@@ -73,13 +133,12 @@ def main(argv: Sequence[str]) -> int:
         raise errors.ConfigError(
             errors.describe("--resume", "and --snapshot are both given", "one of them")
         )
-    config = load_config(flags.config, overrides)
-    if flags.weights:
-        with config.unlocked():
-            config.weights = flags.weights
-    asked = read_state(flags, caffe_pb2.TRAIN)
-    train(config, flags.resume, flags.snapshot, flags.overwrite, asked)
-    return 0
+    if flags.gpu and config.devices:
+        raise errors.ConfigError(
+            errors.describe(
+                f"--gpu={flags.gpu}", "and config.devices are both given", "one of them"
+            )
+        )
 
 
 @errors.from_callbacks()
@@ -89,6 +148,8 @@ def train(
     snapshot: str = "",
     overwrite: bool = False,
     asked: caffe_pb2.NetState | None = None,
+    sigint_effect: str = "stop",
+    sighup_effect: str = "snapshot",
 ) -> loop.Result:
     """Trains as a config says.
 
@@ -100,12 +161,14 @@ def train(
       overwrite: snapshots in the workdir that the run would write again are removed,
         Caffe's files at snapshot_prefix replaced.
       asked: level and stages of the training net, put over the solver's train_state.
+      sigint_effect: one of signals.EFFECTS.
+      sighup_effect: likewise.
 
     Raises:
       CaffeError: as `main`.
     """
     # Before anything asks for a device: precision decides how devices are started.
-    runs.set_precision(config.precision)
+    runs.prepare_devices(config)
     with log.logging_to(None), log.remembering() as memory:
         prepare(config.prepare)
         workdir = runs.find_workdir(config)
@@ -120,210 +183,29 @@ def train(
         elif resume:
             note = checkpoint.read_newest_note(folder)
         else:
-            _refuse_later(folder, 0, overwrite)
-        run = runs.open_run(config, note.get("seed"), asked)
+            refuse_later(folder, 0, overwrite)
+        is_new = not (snapshot or resume)
+        run = runs.open_run(config, note.get("seed"), asked, is_new)
         _log_circumstances(run, note)
-        if not (snapshot or resume):
-            _check_caffe_files(run, 0, overwrite)
+        if is_new:
+            check_caffe_files(run, 0, overwrite)
         with (
             checkpoint.hold_workdir(workdir),
             log.logging_to(os.path.join(workdir, "train.log"), memory),
-            signals.watch_signals() as poll,
+            signals.watch_signals(sigint_effect, sighup_effect) as poll,
         ):
             checkpoint.open_folder(folder)
-            own = tuple(_own_weights(run, fed) for fed in run.tests)
+            start: Start
             if from_caffe:
-                state = _add_own_stats(run, _restore_caffe(run, snapshot), own)
-                start = int(state.iter)
-                _check_caffe_files(run, start, overwrite)
-                _clear_later(folder, start, overwrite)
-            elif snapshot or resume:
-                state, note, path = _restore(run, folder, snapshot)
-                start = int(state.iter)
-                # The one it started from may stay, unless it is another run's.
-                home = os.path.dirname(os.path.abspath(path))
-                is_own = home == os.path.abspath(folder)
-                # What this very run wrote before it was cut is its own to replace.
-                replace = is_own and note.get("caffe_prefix") == _caffe_prefix(run)
-                _check_caffe_files(run, start, overwrite or replace)
-                _clear_later(folder, start + is_own, overwrite)
+                start = start_from_caffe(run, folder, snapshot, overwrite)
+            elif is_new:
+                start = start_new(run, folder, overwrite)
             else:
-                state = _add_own_stats(run, _start_state(run), own)
-                _clear_later(folder, 0, overwrite)
-            positions = note.get("positions", {})
-            return _train(run, workdir, state, positions, own, poll)
-
-
-def _train(
-    run: runs.Run,
-    workdir: str,
-    state: TrainState,
-    positions: checkpoint.Positions,
-    own: Sequence[tuple[Params, Stats]],
-    poll: Any,
-) -> loop.Result:
-    scalars = os.path.join(workdir, "scalars.jsonl")
-    log.start_scalars(scalars, int(state.iter))
-    snapshots = checkpoint.open_writer(
-        os.path.join(workdir, "snapshots"), run.config.snapshot.keep
-    )
-    debug_info = run.solver.debug_info
-    tests = tuple(
-        loop.TestJob(
-            net=fed.net,
-            eval_step=runs.compile_eval_step(run, fed),
-            zero_sums=runs.make_zero_sums(run, fed),
-            own=own[index][0],
-            feed=runs.open_device_feed(run, fed, positions.get(f"test{index}")),
-            test_iter=fed.test_iter,
-            probe=make_test_probe(fed.net, fed.augment) if debug_info else None,
-        )
-        for index, fed in enumerate(run.tests)
-    )
-    caffe = None
-    if run.config.snapshot.caffe:
-        caffe = caffe_snapshots.open_writer(
-            run.train.net,
-            run.solver,
-            int(state.iter),
-            with_state=not run.config.optimizer,
-        )
-    job = loop.TrainJob(
-        solver=run.solver,
-        max_iter=run.max_iter,
-        net=run.train.net,
-        train_step=runs.compile_train_step(run),
-        loss_step=runs.compile_loss_step(run),
-        feed=runs.open_device_feed(run, run.train, positions.get("train")),
-        tests=tests,
-        snapshots=snapshots,
-        note=_make_note(run),
-        scalars=log.open_scalars(scalars),
-        blame=lambda *args: blame.name_first_non_finite(run, *args),
-        caffe=caffe,
-        probe=make_train_probe(run.train.net, run.train.augment, run.solver.iter_size)
-        if debug_info
-        else None,
-    )
-    try:
-        return loop.train(job, state, poll)
-    finally:
-        job.feed.close()
-        for test in tests:
-            test.feed.close()
-        if caffe is not None:
-            caffe.close()
-        snapshots.close()
-
-
-def _start_state(run: runs.Run) -> TrainState:
-    state = runs.make_state(run)
-    files = _weight_files(run)
-    if not files:
-        return state
-    params, stats = runs.load_weight_files(
-        run.train.net, state.params, state.stats, files
-    )
-    whole = sharding.replicated(run.mesh)
-    params, stats = jax.device_put((params, stats), whole)
-    return state._replace(params=params, stats=stats)
-
-
-def _restore(run: runs.Run, folder: str, snapshot: str) -> tuple[TrainState, Note, str]:
-    like = runs.state_struct(run)
-    whole = sharding.replicated(run.mesh)
-    if snapshot:
-        state, note = checkpoint.restore(snapshot, like, whole, runs.rule_name(run))
-        path = snapshot
-    else:
-        state, note, path = checkpoint.restore_latest(
-            folder, like, whole, runs.rule_name(run)
-        )
-    logger.info("Resuming from %s", path)
-    changes = checkpoint.environment_changes(note["environment"], run.mesh.size)
-    for change in changes:
-        logger.warning(
-            "Since the snapshot, %s: results agree to float tolerance only", change
-        )
-    now = _make_note(run)
-    if note.get("net") != now["net"]:
-        logger.warning("Since the snapshot, the text of the training net has changed")
-    before = note.get("config", {})
-    for name, value in now["config"].items():
-        if before.get(name, value) != value:
-            logger.warning(
-                "Since the snapshot, config.%s was %r, is %r", name, before[name], value
-            )
-    if _weight_files(run):
-        logger.info("The snapshot has weights of its own; no weight file is read")
-    return state, note, path
-
-
-def _restore_caffe(run: runs.Run, path: str) -> TrainState:
-    logger.info("Resuming from %s", path)
-    state = restore_caffe(run.train.net, run.solver, runs.make_state(run), path)
-    if _weight_files(run):
-        logger.info("The snapshot has weights of its own; no weight file is read")
-    return jax.device_put(state, sharding.replicated(run.mesh))
-
-
-def _check_caffe_files(run: runs.Run, start: int, overwrite: bool) -> None:
-    """Refuses a snapshot_prefix that does not do, or has files of an earlier run."""
-    if run.config.snapshot.caffe:
-        caffe_snapshots.check_size(run.train.net, run.solver)
-        caffe_snapshots.refuse_existing(run.solver, start, run.max_iter, overwrite)
-        caffe_snapshots.check_prefix(run.solver.snapshot_prefix)
-
-
-def _caffe_prefix(run: runs.Run) -> str:
-    return os.path.abspath(run.solver.snapshot_prefix)
-
-
-def _make_note(run: runs.Run) -> dict[str, Any]:
-    """Returns what snapshots say of the run, besides where its records stand."""
-    return {
-        "seed": run.seed,
-        "solver_type": runs.rule_name(run),
-        "net": _digest(run.train.net),
-        "config": dict(run.config.data.items()),
-        "environment": checkpoint.environment(run.mesh.size),
-        "caffe_prefix": _caffe_prefix(run) if run.config.snapshot.caffe else "",
-    }
-
-
-def _digest(net: Net) -> str:
-    text = "".join(format_message(node.layer) for node in net.graph.nodes)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _weight_files(run: runs.Run) -> list[str]:
-    named = run.config.weights.split(",") if run.config.weights else []
-    files = named or [f for entry in run.solver.weights for f in entry.split(",")]
-    return [file.strip() for file in files if file.strip()]
-
-
-def _own_weights(run: runs.Run, fed: runs.FedNet) -> tuple[Params, Stats]:
-    """Returns the blobs of layers that only a test net has, mostly none."""
-    trained = {info.layer for info in run.train.net.params}
-    if {info.layer for info in fed.net.params} <= trained:
-        return {}, {}
-    params, stats = jax.jit(fed.net.init)(jax.random.key(run.seed))
-    params, stats = runs.load_weight_files(fed.net, params, stats, _weight_files(run))
-    return (
-        {name: blobs for name, blobs in params.items() if name not in trained},
-        {name: blobs for name, blobs in stats.items() if name not in trained},
-    )
-
-
-def _add_own_stats(
-    run: runs.Run, state: TrainState, own: Sequence[tuple[Params, Stats]]
-) -> TrainState:
-    """Returns the state with statistics of test nets alone as weight files say."""
-    hidden = tuple(
-        add_hidden(zeros, stats)
-        for zeros, (_, stats) in zip(state.hidden, own, strict=True)
-    )
-    return state._replace(hidden=jax.device_put(hidden, sharding.replicated(run.mesh)))
+                start = start_from_snapshot(run, folder, snapshot, overwrite)
+            with open_job(run, workdir, start) as job, show_run(job.view):
+                result = loop.train(job, start.state, poll)
+            logger.info("Optimization Done.")
+            return result
 
 
 def _log_circumstances(run: runs.Run, note: Note) -> None:
@@ -353,7 +235,7 @@ def _log_circumstances(run: runs.Run, note: Note) -> None:
 
 IGNORED = {
     "solver_mode": "JAX's own choice of device is used",
-    "device_id": "config.devices says how many devices are used",
+    "device_id": "--gpu says which devices are used",
     "layer_wise_reduce": "the compiler decides when gradients are summed over devices",
 }
 """Solver fields that change nothing here, and what happens instead."""
@@ -379,31 +261,6 @@ def _refuse_optimizer(config: ml_collections.ConfigDict, snapshot: str) -> None:
                 "--weights with its .caffemodel, or no config.optimizer",
             )
         )
-
-
-def _refuse_later(folder: str, start: int, overwrite: bool) -> list[int]:
-    """Returns the snapshots of iterations from `start` on, if they may go.
-
-    Raises:
-      ConfigError: there are some and `overwrite` is false.
-    """
-    later = [step for step in checkpoint.steps(folder) if step >= start]
-    if later and not overwrite:
-        raise errors.ConfigError(
-            errors.describe(
-                folder,
-                f"holds a snapshot of iteration {later[-1]}, which this run would "
-                "overwrite",
-                "--resume to go on from it, --overwrite to remove it, or another "
-                "--config.workdir",
-            )
-        )
-    return later
-
-
-def _clear_later(folder: str, start: int, overwrite: bool) -> None:
-    for step in _refuse_later(folder, start, overwrite):
-        checkpoint.remove(folder, step)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,11 @@ ALLOWED = {
     "signals": set(),
     "filter_grid": set(),
     "compile_cache": set(),
+    "run_view": set(),
+    "terminal": {"log", "run_view"},
+    "board": BASE | {"log", "filter_grid"},
+    "devices": {"errors", "log"},
+    "display": BASE | {"proto", "log", "run_view", "solver", "step"},
     "config": {"errors"},
     "log": {"errors"},
     "sharding": BASE,
@@ -36,11 +41,12 @@ ALLOWED = {
     "labels": BASE | {"proto"},
     "loop": BASE
     | {"proto", "state", "step", "checkpoint", "log", "prefetch", "signals"}
-    | {"caffe_files"},
+    | {"caffe_files", "display", "run_view"},
     "caffe_files": MODEL | {"net", "state", "log"},
 }
 ENTRIES = {
     *("__init__", "__main__", "run", "train", "blame", "debug_info", "profile"),
+    *("fed_net", "start", "job", "own_net"),
     *("classifier", "pretrained", "image_io", "profiling", "tools", "datasets"),
     "curves",
     "pycaffe",

@@ -55,7 +55,7 @@ def open_net(
     arguments = (params, stats, feeds, run_key)
     programs = [Program("Forward", jax.jit(forward), arguments)]
     if params:
-        both = jax.value_and_grad(_make_loss(net))
+        both = jax.value_and_grad(make_loss(net))
         programs.append(Program("Forward and backward", jax.jit(both), arguments))
     return Subject(
         path=path,
@@ -105,7 +105,7 @@ def _label_blobs(net: Net) -> set[str]:
     return labels
 
 
-def _make_loss(
+def make_loss(
     net: Net,
 ) -> Callable[[Params, Stats, Blobs, jax.Array], jax.Array]:
     """Returns the loss of a net, or the sum of its outputs if it has none."""

@@ -40,6 +40,13 @@ def read_bytes(path: str | os.PathLike[str], error: type[CaffeError]) -> bytes:
     return data
 
 
+def refuse_missing(path: str | os.PathLike[str], error: type[CaffeError]) -> None:
+    """Raises the error of `read_bytes` where there is nothing of this name."""
+    if not os.path.exists(path):
+        name = os.fspath(path)
+        raise error(describe(name, *_describe_missing(Path(name))))
+
+
 def write_bytes(
     path: str | os.PathLike[str], data: bytes, error: type[CaffeError]
 ) -> None:

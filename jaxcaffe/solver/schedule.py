@@ -91,6 +91,18 @@ def current_step(solver: caffe_pb2.SolverParameter, iter_: int) -> int:
     return int(_step_at(solver, np.int64(iter_ - 1), np))
 
 
+def multistep_changes(solver: caffe_pb2.SolverParameter) -> dict[int, int]:
+    """Returns when a multistep rate changes: iteration -> number of the new step.
+
+    Source: caffe/src/caffe/solvers/sgd_solver.cpp, GetLearningRate, which logs them.
+      Differs: none.
+    """
+    if solver.lr_policy != "multistep":
+        return {}
+    effective = _effective_stepvalues(solver).tolist()
+    return {iteration: step for step, iteration in enumerate(effective, start=1)}
+
+
 def _check_policy(solver: caffe_pb2.SolverParameter, where: str) -> None:
     lr_policy = solver.lr_policy
     if not lr_policy:

@@ -39,12 +39,21 @@ def clip_by_sum_norm(clip_gradients: float) -> optax.GradientTransformation:
 
     def clip(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
         del params
-        sumsq_diff = sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads))
-        l2norm_diff = jnp.sqrt(sumsq_diff)
+        l2norm_diff = sum_norm(grads)
         scale = jnp.where(l2norm_diff > limit, limit / l2norm_diff, np.float32(1))
         return jax.tree.map(lambda g: g * scale, grads)
 
     return optax.stateless(clip)
+
+
+def sum_norm(grads: Any) -> jax.Array:
+    """Returns the L2 norm of a tree of gradients taken together, () float32.
+
+    n = sqrt(sum over all parameters of g^2)
+    """
+    leaves = jax.tree.leaves(grads)
+    total = sum((jnp.sum(jnp.square(g)) for g in leaves), jnp.zeros((), jnp.float32))
+    return jnp.sqrt(total)
 
 
 def divide_by_iter_size(iter_size: int) -> optax.GradientTransformation:

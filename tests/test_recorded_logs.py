@@ -1,0 +1,235 @@
+"""Our commands' logs beside those of Caffe for the same command lines and files.
+
+golden/logs/recorded.json has, per command line, Caffe's exit status, the signals that
+it was sent and after which line, and what it logged of training, testing and timing.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import signal
+
+import pytest
+
+from jaxcaffe import __main__ as entry
+from jaxcaffe.errors import CaffeError
+from jaxcaffe.log import logger
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+RECORDED = {
+    case["name"]: case
+    for case in json.loads((GOLDEN / "logs" / "recorded.json").read_text())
+}
+
+# Lines that Caffe has not.
+OURS = re.compile(
+    "|".join(
+        (
+            # Caffe's too, but cut from most of the recordings.
+            r"Initializing solver from parameters: ",
+            r"Using \d+ \w+ device\(s\)",
+            r"Layer \w+: \d+ records",
+            r"Layer \w+ has no weights in",
+            r"solver field \w+: ",
+            r"Test score #\d+: ",
+            r"Snapshotting to \w+/snapshots/\d+$",
+            r"Snapshotting to snaps/\w+/snapshots/\d+$",
+            r"Snapshot of iteration \d+ is complete: ",
+            r"Copied the weights of \d+ layers from ",
+            r"Copying the weights of ",
+            r"Ignoring source layer ",
+            r"A solverstate holds no data positions: ",
+            r"The snapshot has weights of its own",
+            # Of time: what transform_param asks for is done for all layers together.
+            r"   augment\t",
+            # Of device_query: Caffe without GPUs has nothing to tell.
+            r"(Device id|Platform|Name|Memory [\w ()]+): ",
+        )
+    )
+)
+
+NUMBER = r"(?<![\w.-])-?(?:\d[\d.]*(?:e[+-]?\d+)?|nan|inf)"
+CLIPPING = "Gradient clipping: "
+
+
+def normal(line: str, loose: bool) -> str:
+    """Puts N for numbers; iterations, rates and file names stay, unless `loose`."""
+    if loose:
+        return re.sub(r"-?\d[\d.]*(e[+-]?\d+)?", "N", line)
+    if line.startswith(("Snapshotting", "Resuming", "Finetuning", "MultiStep")):
+        return line
+    line = re.sub(rf"(?<!Iteration )(?<!lr = )(?<!Batch ){NUMBER}", "N", line)
+    return re.sub(r"Ns/", "N s/", line)
+
+
+class Recorder(logging.Handler):
+    """Keeps the messages, and sends us signals after some of them."""
+
+    def __init__(self, signals):
+        super().__init__()
+        self.lines, self.signals = [], list(signals)
+
+    def emit(self, record):
+        line = record.getMessage().split("\n")[0]
+        self.lines.append(line)
+        if self.signals and re.search(self.signals[0][1], line):
+            signal.raise_signal(getattr(signal, self.signals.pop(0)[0]))
+
+
+def call(arguments, signals=()):
+    """Runs a command line in this process; returns its status and its log."""
+    recorder = Recorder(signals)
+    logger.addHandler(recorder)
+    try:
+        status = entry.dispatch(arguments)
+    finally:
+        logger.removeHandler(recorder)
+    return status, recorder.lines
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The files of all cases, and the snapshots that some of them go on from."""
+    folder = tmp_path_factory.mktemp("logs")
+    for path in (GOLDEN / "logs").glob("*.prototxt"):
+        shutil.copy(path, folder)
+    for path in (GOLDEN / "solvers" / "sgd_step").glob("*"):
+        if path.suffix in (".h5", ".txt", ".caffemodel") and "snap" not in path.name:
+            shutil.copy(path, folder)
+    (folder / "snaps").mkdir()
+    (folder / "moved").mkdir()
+    before = os.getcwd()
+    os.chdir(folder)
+    logs = {}
+    try:
+        for name in ("train_basic", "train_hdf5_snapshots"):
+            logs[name] = call(RECORDED[name]["arguments"].split())
+    finally:
+        os.chdir(before)
+    shutil.copy(folder / "run_iter_20.solverstate", folder / "moved")
+    return folder, logs
+
+
+@pytest.fixture
+def folder(made, tmp_path, monkeypatch):
+    shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train_cases():
+    return [
+        name
+        for name, case in RECORDED.items()
+        if case["arguments"].startswith("train -") and case["status"] in (0, 143)
+    ]
+
+
+@pytest.mark.parametrize("name", train_cases())
+def test_train_logs_what_caffe_logs(name, made, folder):
+    case = RECORDED[name]
+    signals = case.get("signals", [])
+    if name == "bn_lr_three_params":
+        prepare_bad(name)
+    for solver in folder.glob("solver_long*") if signals else ():
+        # As many lines in a twentieth of the iterations.
+        solver.write_text(solver.read_text().replace("display: 1000", "display: 50"))
+    signals = [
+        (number, re.sub(r"Iteration (\d+) ", r"Iteration 50.0 ", after))
+        if "Iteration" not in after
+        else (number, f"Iteration {int(after.split()[1]) // 20} ")
+        for number, after in signals
+    ]
+    if name in made[1]:
+        status, lines = made[1][name]
+    else:
+        status, lines = call([*case["arguments"].split(), "--overwrite"], signals)
+    assert status == 0
+    expected = [line for line in case["lines"] if not line.startswith(CLIPPING)]
+    match name:
+        case "sigint_none":
+            # SIGTERM, which ends Caffe, snapshots and stops.
+            expected += [
+                "Snapshotting to binary proto file sig_iter_0.caffemodel",
+                "Snapshotting solver state to binary proto file sig_iter_0.solverstate",
+                "Optimization stopped early.",
+                "Optimization Done.",
+            ]
+        case "sighup_during_test":
+            # The second snapshot would be the first one over again.
+            again = expected.index("Test interrupted.") + 1
+            del expected[again : again + 2]
+        case "train_resume_hdf5":
+            # Caffe says so of the other format only.
+            expected.insert(
+                expected.index("Starting Optimization"), "SGDSolver: restoring history"
+            )
+    ours = [
+        normal(line, bool(signals))
+        for line in lines
+        if not OURS.match(line) and not line.startswith(CLIPPING)
+    ]
+    assert ours == [normal(line, bool(signals)) for line in expected]
+
+
+def other_cases():
+    return [
+        name
+        for name, case in RECORDED.items()
+        if re.match(r"(test|time|device_query)\b", case["arguments"])
+        and case["status"] == 0
+    ]
+
+
+@pytest.mark.parametrize("name", other_cases())
+def test_test_time_and_device_query_log_what_caffe_logs(name, folder):
+    case = RECORDED[name]
+    status, lines = call(case["arguments"].split())
+    assert status == 0
+    ours = [normal(line, False) for line in lines if not OURS.match(line)]
+    assert ours == [normal(line, False) for line in case["lines"]]
+
+
+def failing_cases():
+    return [
+        name
+        for name, case in RECORDED.items()
+        if case["status"] not in (0, 143) or name == "error_two_commands"
+    ]
+
+
+# Where Caffe cannot go on and we can.
+ACCEPTED = {
+    "error_snapshot_model_moved": "the weights are looked for beside the state too",
+    "error_prefix_unwritable": "the folder of a snapshot_prefix is made",
+}
+
+
+@pytest.mark.parametrize("name", failing_cases())
+def test_command_that_fails_in_caffe_fails_with_one_line(name, folder):
+    prepare_bad(name)
+    arguments = RECORDED[name]["arguments"].split()
+    arguments += ["--overwrite"] * (arguments[0] == "train")
+    if name in ACCEPTED:
+        assert call(arguments)[0] == 0
+        return
+    with pytest.raises(CaffeError) as caught:
+        call(arguments)
+    assert "\n" not in str(caught.value)
+    assert not list(folder.glob("*_iter_0.*"))
+
+
+def prepare_bad(name):
+    """Puts the net or the solver of a case where its command line looks for it."""
+    net = pathlib.Path(f"{name}.net.prototxt")
+    solver = pathlib.Path(f"{name}.solver.prototxt")
+    if net.exists():
+        net.rename("bad_net.prototxt")
+    text = pathlib.Path("solver.prototxt").read_text()
+    text = text.replace('"net.prototxt"', '"bad_net.prototxt"')
+    pathlib.Path("bad_solver.prototxt").write_text(
+        solver.read_text() if solver.exists() else text
+    )

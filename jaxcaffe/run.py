@@ -19,7 +19,7 @@ import optax
 from jaxcaffe import checkpoint, fed_net, sharding, step
 from jaxcaffe.caffe_files.weights import copy_weights
 from jaxcaffe.devices import hide_others, log_devices, parse_ids, pick_devices
-from jaxcaffe.errors import SnapshotError
+from jaxcaffe.errors import SnapshotError, describe
 from jaxcaffe.fed_net import FedNet
 from jaxcaffe.log import logger
 from jaxcaffe.net import graph
@@ -259,7 +259,7 @@ def load_weight_files(
             wanted = ", ".join(report.missing[:_SHOWN])
             problem = f"holds weights of none of the net's layers, but of {held}"
             accepted = f"layers that have weights in the net: {wanted}"
-            raise errors.SnapshotError(errors.describe(path, problem, accepted))
+            raise SnapshotError(describe(path, problem, accepted))
         for name in report.ignored:
             logger.info("Ignoring source layer %s", name)
         for name in report.missing:

@@ -122,7 +122,8 @@ def _print_program(
     _say(f"{program.title}, compiled as one program:")
     _say(
         f"  Compile time: {compiled.trace_time + compiled.compile_time:.3g} s "
-        f"({compiled.trace_time:.3g} s tracing, {compiled.compile_time:.3g} s XLA)"
+        f"({compiled.trace_time:.3g} s tracing, {compiled.compile_time:.3g} s XLA"
+        + (", kept from an earlier start)" if compiled.was_kept else ")")
     )
     _say(
         f"  Time: {_digits(step_time)} ms/step, {_digits(step_time / images)} "

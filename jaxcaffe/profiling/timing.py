@@ -5,14 +5,17 @@ Follows caffe/src/caffe/util/benchmark.cpp, which waits for the device too.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.monitoring
 import jax.numpy as jnp
 
+_CACHE_HIT = "/jax/compilation_cache/cache_hits"  # what JAX reports of its cache
 _BEST_OF = 3
 _LONG_ENOUGH = 0.1  # s: a call that lasts so long is worth measuring
 _MATRIX_ROWS = (1024, 2048, 4096, 8192, 16384)
@@ -41,6 +44,7 @@ class Compiled(NamedTuple):
     cost: Cost
     trace_time: float  # s
     compile_time: float  # s
+    was_kept: bool = False  # found on disk, as an earlier process had compiled it
 
 
 def time_call(call: Callable[[], Any], iterations: int) -> float:
@@ -69,9 +73,30 @@ def compile_program(jitted: Any, *args: Any) -> Compiled:
     begin = time.perf_counter()
     lowered = jitted.lower(*args)
     traced = time.perf_counter()
-    compiled = lowered.compile()
+    with _collecting_events() as events:
+        compiled = lowered.compile()
     end = time.perf_counter()
-    return Compiled(compiled, read_cost(compiled), traced - begin, end - traced)
+    return Compiled(
+        compiled,
+        read_cost(compiled),
+        traced - begin,
+        end - traced,
+        was_kept=_CACHE_HIT in events,
+    )
+
+
+@contextlib.contextmanager
+def _collecting_events() -> Iterator[list[str]]:
+    events: list[str] = []
+
+    def collect(event: str, **_: object) -> None:
+        events.append(event)
+
+    jax.monitoring.register_event_listener(collect)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_listener(collect)
 
 
 def read_cost(compiled: Any) -> Cost:

@@ -5,6 +5,7 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxcaffe.profiling import report, timing
 
@@ -67,3 +68,29 @@ def test_digits_never_writes_an_exponent(value, written):
 )
 def test_scale_writes_an_si_prefix(value, written):
     assert report._scale(value) == written
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Compiled programs are kept in a folder that is empty at first."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_compile_program_tells_whether_it_was_kept_from_before(cache):
+    def make():
+        return jax.jit(lambda x: x * 3 + 1)
+
+    x = jnp.zeros(3)
+    assert not timing.compile_program(make(), x).was_kept
+    assert timing.compile_program(make(), x).was_kept

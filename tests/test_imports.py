@@ -12,7 +12,8 @@ MODEL = BASE | {"proto", "ops", "layers"}
 ALLOWED = {
     "errors": set(),
     "spec": {"proto"},  # for annotations only
-    "proto": BASE,
+    "proto": BASE | {"disk"},
+    "disk": set(),
     "ops": set(),
     "host": BASE | {"proto"},
     "layers": BASE | {"proto", "ops", "host"},
@@ -37,12 +38,12 @@ ALLOWED = {
     "window_augment": BASE | {"proto"},
     "prefetch": BASE,
     "step": BASE | {"state"},
-    "checkpoint": BASE | {"state", "sharding", "log"},
+    "checkpoint": BASE | {"state", "sharding", "log", "disk"},
     "labels": BASE | {"proto"},
     "loop": BASE
     | {"proto", "state", "step", "checkpoint", "log", "prefetch", "signals"}
     | {"caffe_files", "display", "run_view"},
-    "caffe_files": MODEL | {"net", "state", "log"},
+    "caffe_files": MODEL | {"net", "solver", "state", "log", "disk"},
 }
 ENTRIES = {
     *("__init__", "__main__", "run", "train", "blame", "debug_info", "profile"),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxcaffe.disk import write_pieces
 from jaxcaffe.errors import SnapshotError, describe
 from jaxcaffe.layers import registry
 from jaxcaffe.proto import caffe_pb2
@@ -112,7 +113,7 @@ def write_chunks(path: str | os.PathLike[str], chunks: Sequence[Chunk]) -> None:
                 "snapshot_format: HDF5",
             )
         )
-    write_atomically(path, lambda file: file.writelines(chunks), SnapshotError)
+    write_atomically(path, lambda file: write_pieces(file, chunks), SnapshotError)
 
 
 def encode_blob(array: np.ndarray, diff: np.ndarray | None = None) -> list[Chunk]:

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from jaxcaffe.disk import write_pieces
 from jaxcaffe.errors import SnapshotError, describe
 from jaxcaffe.proto.files import read_bytes, write_atomically
 
@@ -246,4 +247,6 @@ def _write(path: str | os.PathLike[str], fill: Any) -> None:
         raise SnapshotError(
             describe(os.fspath(path), f"cannot be laid out in HDF5 ({error})")
         ) from None
-    write_atomically(path, lambda out: out.write(buffer.getbuffer()), SnapshotError)
+    write_atomically(
+        path, lambda out: write_pieces(out, [buffer.getbuffer()]), SnapshotError
+    )

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from jaxcaffe.caffe_files.solverstate import (
     SolverState,
-    current_step,
     import_history,
     read_solver_state,
 )
@@ -19,6 +18,7 @@ from jaxcaffe.caffe_files.weights import copy_weights
 from jaxcaffe.errors import SnapshotError, describe
 from jaxcaffe.log import logger
 from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.solver.schedule import current_step
 from jaxcaffe.spec import Net
 from jaxcaffe.state import TrainState
 

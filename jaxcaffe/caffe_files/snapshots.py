@@ -25,7 +25,6 @@ from jaxcaffe.caffe_files.caffemodel import (
 )
 from jaxcaffe.caffe_files.solverstate import (
     SolverState,
-    current_step,
     export_history,
     write_solver_state,
 )
@@ -34,6 +33,7 @@ from jaxcaffe.log import logger
 from jaxcaffe.net.params import is_owner
 from jaxcaffe.net.weights import export_weights, layer_infos
 from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.solver.schedule import current_step
 from jaxcaffe.spec import Net, Params
 from jaxcaffe.state import TrainState
 

@@ -99,37 +99,6 @@ def write_solver_state(path: str | os.PathLike[str], state: SolverState) -> None
     write_chunks(path, chunks)
 
 
-def current_step(solver: caffe_pb2.SolverParameter, iteration: int) -> int:
-    """Returns what Caffe's solver counts as current_step after `iteration` updates.
-
-    It is set where the rate of an update is worked out, so it tells of the update
-    before: at a snapshot exactly at a stepvalue the rate has not dropped yet.
-
-    Args:
-      solver: gives lr_policy with stepsize or stepvalue.
-      iteration: updates done.
-
-    Source: caffe/src/caffe/solvers/sgd_solver.cpp, GetLearningRate. Differs: none.
-    """
-    last = iteration - 1
-    if last < 0:
-        return 0
-    if solver.lr_policy == "step":
-        return last // solver.stepsize
-    if solver.lr_policy != "multistep":
-        return 0
-    passed = 0
-    earliest = 0
-    for stepvalue in solver.stepvalue:
-        # An update passes at most one of them.
-        earliest = max(stepvalue, earliest)
-        if last < earliest:
-            break
-        passed += 1
-        earliest += 1
-    return passed
-
-
 def export_history(net: Net, history: Any) -> tuple[np.ndarray, ...]:
     """Returns the history of an update rule in the order of Caffe's solver.
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 
-from jaxcaffe import errors
+from jaxcaffe import disk, errors
 
 _STEP = re.compile(r"0|[1-9][0-9]*")
 # The last is Orbax's own, in which versions before this one wrote.
@@ -116,7 +116,7 @@ def set_aside(path: str) -> str:
 def _sync(path: str) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        disk.sync(handle)
     finally:
         os.close(handle)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from jaxcaffe import disk
 from jaxcaffe.errors import CaffeError, describe, nearest
 
 _NEIGHBOURS = 5  # files named when one is missing
@@ -79,7 +80,7 @@ def write_atomically(
         with open(part, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            disk.sync(file.fileno())
         os.replace(part, target)
     except OSError as cause:
         raise error(

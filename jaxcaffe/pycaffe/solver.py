@@ -23,7 +23,6 @@ from jaxcaffe.caffe_files.caffemodel import saved_layers
 from jaxcaffe.caffe_files.resume import find_learned_net
 from jaxcaffe.caffe_files.solverstate import (
     SolverState,
-    current_step,
     export_history,
     import_history,
     read_solver_state,
@@ -199,7 +198,7 @@ class Solver:
         held = SolverState(
             self._iter,
             model,
-            current_step(self.param, self._iter),
+            schedule.current_step(self.param, self._iter),
             export_history(core, jax.device_get(self._opt_state.history)),
         )
         write_solver_state(state, held)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -25,7 +24,9 @@ from jaxcaffe.solver.transform import (
     add_l2_decay,
     apply_rule,
     clip_by_sum_norm,
+    count_updates,
     divide_by_iter_size,
+    forget_frozen,
 )
 
 _RULES: dict[str, Callable[[caffe_pb2.SolverParameter], Rule]] = {
@@ -57,7 +58,8 @@ def build_tx(
     stands in for the last two.
 
     A parameter with lr_mult 0 is frozen: its gradient is not looked at and may be
-    anything, None included; its update and its history are zero.
+    anything, None included, and its update is zero. Its history is zero too unless an
+    adaptive rule remembers its decay.
 
     Args:
       solver: gives type, lr_policy, momentum, weight_decay and so on.
@@ -78,84 +80,31 @@ def build_tx(
       PrototxtError: type, lr_policy or regularization_type unknown; lr_policy without
         what it needs; a number that `check_solver` refuses.
     Source: caffe/src/caffe/solvers/sgd_solver.cpp, ApplyUpdate. Differs: with
-      force_backward Caffe also clips by the gradients of frozen parameters; where it
-      decays a frozen parameter, the history of adaptive rules sees that, and no update.
+      force_backward Caffe also clips by the gradients of frozen parameters.
     """
     check_solver(solver, where)
     decay = _find_decay(solver, decay_mults, where)
-
-    treedef: Any = jax.tree.structure(lr_mults)
-    is_learned = [lr_mult != 0 for lr_mult in jax.tree.leaves(lr_mults)]
-
-    def pick(tree: Any) -> list[Any]:
-        leaves = treedef.flatten_up_to(tree)
-        return [leaf for leaf, keep in zip(leaves, is_learned, strict=True) if keep]
-
-    def merge(learned: list[Any], frozen: Any) -> Any:
-        rest = iter(learned)
-        leaves = zip(treedef.flatten_up_to(frozen), is_learned, strict=True)
-        return treedef.unflatten(
-            [next(rest) if keep else leaf for leaf, keep in leaves]
-        )
-
     prepare = optax.chain(
+        forget_frozen(lr_mults),
         clip_by_sum_norm(solver.clip_gradients),
         divide_by_iter_size(solver.iter_size),
-        decay(solver.weight_decay, pick(decay_mults)),
+        decay(solver.weight_decay, decay_mults),
     )
-
-    def prepare_grads(summed_grads: Any, params: Any) -> list[Any]:
-        learned = pick(params)
-        grads, _ = prepare.update(pick(summed_grads), prepare.init(learned), learned)
-        return grads
-
-    if optimizer is not None:
-        return _run_optimizer(
-            optimizer,
-            lambda summed_grads, params: merge(
-                prepare_grads(summed_grads, params),
-                jax.tree.map(jnp.zeros_like, params),
-            ),
-        )
-    rule = _find_rule(solver, where)
-    apply = apply_rule(rule, make_schedule(solver, where), pick(lr_mults))
+    if optimizer is None:
+        rule = _find_rule(solver, where)
+        last = apply_rule(rule, make_schedule(solver, where), lr_mults)
+    else:
+        last = count_updates(optimizer)
 
     def update(
         summed_grads: optax.Updates,
         state: HistoryState,
         params: optax.Params | None = None,
     ) -> tuple[optax.Updates, HistoryState]:
-        grads = prepare_grads(summed_grads, params)
-        learned_state = HistoryState(state.count, pick(state.history))
-        updates, learned_state = apply.update(grads, learned_state)
-        return (
-            merge(updates, jax.tree.map(jnp.zeros_like, params)),
-            HistoryState(
-                learned_state.count, merge(learned_state.history, state.history)
-            ),
-        )
+        grads, _ = prepare.update(summed_grads, prepare.init(params), params)
+        return last.update(grads, state, params)
 
-    return optax.GradientTransformation(apply.init, update)
-
-
-def _run_optimizer(
-    optimizer: optax.GradientTransformation, prepare_grads: Callable[[Any, Any], Any]
-) -> optax.GradientTransformation:
-    """Gives a transform of optax's kind prepared gradients, and a HistoryState."""
-
-    def init(params: optax.Params) -> HistoryState:
-        return HistoryState(jnp.zeros((), jnp.int32), optimizer.init(params))
-
-    def update(
-        summed_grads: optax.Updates,
-        state: HistoryState,
-        params: optax.Params | None = None,
-    ) -> tuple[optax.Updates, HistoryState]:
-        grads = prepare_grads(summed_grads, params)
-        updates, history = optimizer.update(grads, state.history, params)
-        return updates, HistoryState(state.count + 1, history)
-
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(last.init, update)
 
 
 def _find_rule(solver: caffe_pb2.SolverParameter, where: str) -> Rule:

@@ -3,8 +3,7 @@
 Follows SGDSolver::ApplyUpdate of caffe/src/caffe/solvers/sgd_solver.cpp.
 
 Symbols: g the gradient, w the parameter, h what the rule of the solver's type remembers
-of it, r the learning rate of this iteration times the parameter's lr_mult. The stages
-know nothing of frozen parameters: the trees they get hold only what is learned.
+of it, r the learning rate of this iteration times the parameter's lr_mult.
 """
 
 from __future__ import annotations
@@ -18,6 +17,32 @@ import numpy as np
 import optax
 
 from jaxcaffe.solver.rules import Rule
+
+
+def forget_frozen(lr_mults: Any) -> optax.GradientTransformation:
+    """Puts zero for the gradient of every parameter whose lr_mult is 0.
+
+    g = 0 where lr_mult = 0, else g
+
+    Args:
+      lr_mults: tree like the parameters, a float for each.
+
+    Returns:
+      Stateless transform of a tree of float32 gradients, which may hold anything, None
+      included, at the frozen ones; update needs params.
+    Source: caffe/src/caffe/net.cpp, Init, which gives such parameters no gradient.
+      Differs: with force_backward Caffe does.
+    """
+
+    def forget(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        return jax.tree.map(
+            lambda lr_mult, g, w: g if lr_mult else jnp.zeros_like(w),
+            lr_mults,
+            grads,
+            params,
+        )
+
+    return optax.stateless(forget)
 
 
 def clip_by_sum_norm(clip_gradients: float) -> optax.GradientTransformation:
@@ -124,7 +149,7 @@ def apply_rule(
 
     r = schedule(count) * lr_mult
     u, h = rule(g, h, r, count)
-    update = -u
+    update = -u, or 0 where lr_mult = 0
     count = count + 1
 
     Args:
@@ -150,17 +175,50 @@ def apply_rule(
     ) -> tuple[optax.Updates, HistoryState]:
         del params
         rate = schedule(state.count)
+
+        def update_one(lr_mult: float, g: jax.Array, h: Any) -> tuple[jax.Array, Any]:
+            u, h = rule.update(g, h, rate * np.float32(lr_mult), state.count)
+            # Not -u: of a gradient of 0 some rules make 0 / 0.
+            return (-u if lr_mult else jnp.zeros_like(g)), h
+
         results = [
-            rule.update(g, h, rate * np.float32(lr_mult), state.count)
-            for lr_mult, g, h in zip(
+            update_one(*leaves)
+            for leaves in zip(
                 mults,
                 treedef.flatten_up_to(grads),
                 treedef.flatten_up_to(state.history),
                 strict=True,
             )
         ]
-        updates = treedef.unflatten([-u for u, _ in results])
+        updates = treedef.unflatten([update for update, _ in results])
         history = treedef.unflatten([h for _, h in results])
+        return updates, HistoryState(state.count + 1, history)
+
+    return optax.GradientTransformation(init, update)
+
+
+def count_updates(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """Gives a transform of optax's the state that `apply_rule` has.
+
+    update, history = optimizer(g, history, w)
+    count = count + 1
+
+    Args:
+      optimizer: its updates are to be added, so it negates by itself.
+
+    Returns:
+      Transform of a tree of float32 gradients with a HistoryState.
+    """
+
+    def init(params: optax.Params) -> HistoryState:
+        return HistoryState(jnp.zeros((), jnp.int32), optimizer.init(params))
+
+    def update(
+        grads: optax.Updates, state: HistoryState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, HistoryState]:
+        updates, history = optimizer.update(grads, state.history, params)
         return updates, HistoryState(state.count + 1, history)
 
     return optax.GradientTransformation(init, update)

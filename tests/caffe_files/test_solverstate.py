@@ -7,7 +7,6 @@ from hypothesis.extra import numpy as hnp
 
 from jaxcaffe.caffe_files.solverstate import (
     SolverState,
-    current_step,
     export_history,
     import_history,
     read_solver_state,
@@ -113,34 +112,6 @@ def test_history_of_other_net_or_solver_is_refused(net_of, shapes, message):
     blobs = [np.zeros(shape, np.float32) for shape in shapes]
     with pytest.raises(SnapshotError, match=message):
         import_history(net_of(NET), numbered(1.0), blobs, "SGD", "x")
-
-
-def caffes_counter(solver, iteration):
-    """Counts as Caffe does, update by update."""
-    step = 0
-    for update in range(iteration):
-        if solver.lr_policy == "step":
-            step = update // solver.stepsize
-        elif step < len(solver.stepvalue) and update >= solver.stepvalue[step]:
-            step += 1
-    return step
-
-
-@given(
-    iteration=st.integers(0, 40),
-    stepvalue=st.lists(st.integers(0, 40), max_size=5).map(sorted),
-    stepsize=st.integers(1, 9),
-)
-@pytest.mark.parametrize("lr_policy", ["step", "multistep"])
-def test_current_step_is_caffes_count(lr_policy, iteration, stepvalue, stepsize):
-    solver = caffe_pb2.SolverParameter(
-        lr_policy=lr_policy, stepvalue=stepvalue, stepsize=stepsize
-    )
-    assert current_step(solver, iteration) == caffes_counter(solver, iteration)
-
-
-def test_current_step_of_other_policies_is_0():
-    assert current_step(caffe_pb2.SolverParameter(lr_policy="inv"), 1000) == 0
 
 
 def model_bytes() -> bytes:

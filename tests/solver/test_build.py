@@ -263,3 +263,18 @@ def test_build_tx_unknown_regularization_type_without_decay_is_not_read(
     params = [jnp.ones(2)]
     updates, _ = tx.update([jnp.ones(2)], tx.init(params), params)
     np.testing.assert_allclose(updates[0], [-0.1, -0.1], rtol=RTOL)
+
+
+def test_build_tx_adaptive_rule_remembers_the_decay_of_a_frozen_parameter(parse):
+    # As Caffe writes it into a .solverstate.
+    solver = parse(
+        'base_lr: 0.1 lr_policy: "fixed" type: "AdaGrad" '
+        "weight_decay: 0.5 clip_gradients: 0.1"
+    )
+    tx = build_tx(solver, {"w": 0.0}, {"w": 3.0})
+    params = {"w": jnp.array([2.0, -4.0])}
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update({"w": jnp.ones(2)}, state, params)
+        assert not np.any(updates["w"])
+    np.testing.assert_allclose(state.history["w"], [2 * 3.0**2, 2 * 6.0**2], rtol=RTOL)

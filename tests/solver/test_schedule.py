@@ -215,6 +215,30 @@ def test_current_step_step_counts_up_to_the_last_update(parse):
     assert [current_step(solver, i) for i in (0, 12, 13, 24, 25)] == [0, 0, 1, 1, 2]
 
 
+def caffes_counter(solver, iteration):
+    """Counts as Caffe does, update by update."""
+    step = 0
+    for update in range(iteration):
+        if solver.lr_policy == "step":
+            step = update // solver.stepsize
+        elif step < len(solver.stepvalue) and update >= solver.stepvalue[step]:
+            step += 1
+    return step
+
+
+@given(
+    iteration=st.integers(0, 40),
+    stepvalue=st.lists(st.integers(0, 40), max_size=5).map(sorted),
+    stepsize=st.integers(1, 9),
+)
+@pytest.mark.parametrize("lr_policy", ["step", "multistep"])
+def test_current_step_is_caffes_count(lr_policy, iteration, stepvalue, stepsize):
+    solver = caffe_pb2.SolverParameter(
+        lr_policy=lr_policy, stepvalue=stepvalue, stepsize=stepsize
+    )
+    assert current_step(solver, iteration) == caffes_counter(solver, iteration)
+
+
 def test_current_step_of_a_smooth_policy_stays_0(parse):
     assert current_step(parse('lr_policy: "inv" gamma: 1'), 100) == 0
 

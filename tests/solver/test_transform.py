@@ -5,14 +5,16 @@ import optax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcaffe.solver.rules import Rule, sgd
+from jaxcaffe.solver.rules import Rule, adagrad, sgd
 from jaxcaffe.solver.transform import (
     HistoryState,
     add_l1_decay,
     add_l2_decay,
     apply_rule,
     clip_by_sum_norm,
+    count_updates,
     divide_by_iter_size,
+    forget_frozen,
 )
 
 RTOL = 1e-6  # a few float32 roundings in another order than numpy's
@@ -141,3 +143,31 @@ def test_apply_rule_takes_a_rule_with_two_histories():
         updates, state = tx.update({"w": jnp.ones(2)}, state)
     assert_tree_close(updates, {"w": np.full(2, -0.5)})
     assert_tree_close(state.history, {"w": (np.full(2, 3.0), np.full(2, 4.0))})
+
+
+def test_forget_frozen_zeroes_the_gradient_whatever_it_is():
+    tx = forget_frozen({"a": 1.0, "b": 0.0, "c": 0.0})
+    params = {name: jnp.ones(2) for name in "abc"}
+    grads = {"a": jnp.array([3.0, 4.0]), "b": None, "c": jnp.full(2, jnp.nan)}
+    out, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_array_equal(out["a"], [3, 4])
+    np.testing.assert_array_equal(out["b"], [0, 0])
+    np.testing.assert_array_equal(out["c"], [0, 0])
+
+
+def test_apply_rule_frozen_parameter_stays_where_the_rule_gives_nan():
+    # 0 / (sqrt(0) + 0), of a parameter that never has a gradient.
+    tx = apply_rule(adagrad(0.0), optax.constant_schedule(0.1), [0.0])
+    update, state = tx.update([jnp.zeros(2)], tx.init([jnp.ones(2)]))
+    np.testing.assert_array_equal(update[0], [0, 0])
+    np.testing.assert_array_equal(state.history[0], [0, 0])
+
+
+def test_count_updates_hands_through_and_counts():
+    tx = count_updates(optax.trace(0.5))
+    params = [jnp.zeros(1)]
+    state = tx.init(params)
+    for i, wanted in enumerate([1.0, 1.5, 1.75], 1):
+        (update,), state = tx.update([jnp.ones(1)], state, params)
+        assert float(update[0]) == wanted
+        assert int(state.count) == i

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from jaxcaffe import checkpoint, log
+from jaxcaffe.caffe_files.solverstate import read_solver_state
+from jaxcaffe.caffe_files.weights import read_weights
 from jaxcaffe.config import load_config
 from jaxcaffe.train import train
 
@@ -127,7 +129,8 @@ def sequences(request, tmp_path, monkeypatch) -> str:
 class Lives:
     """A run that goes through many processes."""
 
-    def __init__(self) -> None:
+    def __init__(self, caffe: bool) -> None:
+        self._caffe = caffe  # whether Caffe's files are written too
         self._server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
@@ -135,13 +138,12 @@ class Lives:
             stderr=open("stderr.txt", "wb"),  # noqa: SIM115
             text=True,
         )
-        self._started = False
 
     def start(self, max_iter: int) -> int:
         """Starts or resumes the run in a new process; returns its id."""
         overrides = [
             *("workdir=cut", f"max_iter={max_iter}"),
-            *("snapshot.caffe=False", f"snapshot.keep={KEEP}"),
+            *(f"snapshot.caffe={self._caffe}", f"snapshot.keep={KEEP}"),
         ]
         resume = bool(checkpoint.steps("cut/snapshots"))
         print(json.dumps([overrides, resume]), file=self._server.stdin, flush=True)
@@ -158,8 +160,8 @@ class Lives:
 
 
 @pytest.fixture
-def lives():
-    with contextlib.closing(Lives()) as running:
+def lives(sequences):
+    with contextlib.closing(Lives(caffe=sequences == "plain")) as running:
         yield running
 
 
@@ -191,6 +193,7 @@ KILLS = {"plain": 32, "recurrent": 20}
 def test_run_killed_at_random_moments_loses_nothing(sequences, lives):
     chance = random.Random(sequences)
     killed_while_writing = 0
+    seen: set[tuple[str, int]] = set()
     for life in range(KILLS[sequences]):
         start = len(read_log().encode())
         process = lives.start(10**6)
@@ -211,6 +214,7 @@ def test_run_killed_at_random_moments_loses_nothing(sequences, lives):
         names = os.listdir("cut/snapshots") if os.path.isdir("cut/snapshots") else []
         assert not any("broken" in name for name in names), life
         killed_while_writing += any("partial" in name for name in names)
+        assert_caffes_files_are_whole(seen)
     assert killed_while_writing >= KILLS[sequences] // 4
 
     max_iter = checkpoint.steps("cut/snapshots")[-1] + 9
@@ -218,6 +222,10 @@ def test_run_killed_at_random_moments_loses_nothing(sequences, lives):
     assert lives.end() == 0, pathlib.Path("stderr.txt").read_text()
     assert read_log().count("Resuming from cut/") >= KILLS[sequences] // 2
     assert checkpoint.steps("cut/snapshots")[-1] == max_iter
+    assert_caffes_files_are_whole(seen)
+    assert bool(seen) == (sequences == "plain")
+    # Nothing is left of those whose writing a kill ended.
+    assert not list(pathlib.Path().glob(".*.part"))
 
     options = ["workdir=whole", f"max_iter={max_iter}", "snapshot.caffe=False"]
     whole = train(load_config("whole_solver.prototxt", options)).state
@@ -229,6 +237,23 @@ def test_run_killed_at_random_moments_loses_nothing(sequences, lives):
         f"cut/snapshots/{max_iter}", f"whole/snapshots/{max_iter}", whole
     )
     assert len(whole.hidden) == (sequences == "recurrent")
+
+
+def assert_caffes_files_are_whole(seen: set[tuple[str, int]]) -> None:
+    """Reads all that are new, and adds them to those that were seen."""
+    for path in pathlib.Path().glob("run_iter_*"):
+        version = (path.name, path.stat().st_mtime_ns)
+        if version in seen:
+            continue
+        seen.add(version)
+        if path.suffix == ".caffemodel":
+            assert read_weights(path)["ip"][0].shape == (2, 5)
+            continue
+        state = read_solver_state(path)
+        assert path.stem == f"run_iter_{state.iter}"
+        assert state.learned_net == f"run_iter_{state.iter}.caffemodel"
+        assert os.path.exists(state.learned_net)
+        assert state.history[0].shape == (5, 3)
 
 
 def assert_same_snapshot(ours: str, theirs: str, like) -> None:

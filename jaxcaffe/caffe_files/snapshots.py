@@ -33,10 +33,12 @@ from jaxcaffe.log import logger
 from jaxcaffe.net.params import is_owner
 from jaxcaffe.net.weights import export_weights, layer_infos
 from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.proto.files import remove_leftovers
 from jaxcaffe.solver.schedule import current_step
 from jaxcaffe.spec import Net, Params
 from jaxcaffe.state import TrainState
 
+_NAME = r"_iter_(\d+)(\.caffemodel|\.solverstate)(\.h5)?"
 _WITHOUT = "--config.snapshot.caffe=false to write none"
 
 
@@ -129,6 +131,8 @@ def extensions(solver: caffe_pb2.SolverParameter) -> tuple[str, str]:
 def check_prefix(snapshot_prefix: str) -> None:
     """Makes the folder of a prefix if needed, and a file in it to see that it can.
 
+    What killed processes had begun to write there goes.
+
     Raises:
       SnapshotError: it cannot be made or written.
 
@@ -141,6 +145,8 @@ def check_prefix(snapshot_prefix: str) -> None:
         with open(probe, "xb"):
             pass
         os.remove(probe)
+        stem = re.escape(os.path.basename(snapshot_prefix))
+        remove_leftovers(os.path.dirname(probe) or ".", re.compile(stem + _NAME))
     except OSError as error:
         raise SnapshotError(
             describe(
@@ -187,7 +193,7 @@ def refuse_existing(
     if overwrite:
         return
     least = start + 1 if start else 0
-    pattern = re.compile(r"_iter_(\d+)(\.caffemodel|\.solverstate)(\.h5)?")
+    pattern = re.compile(_NAME)
     ends = extensions(solver)
     found: list[tuple[int, str]] = []
     for path in glob.glob(f"{glob.escape(solver.snapshot_prefix)}_iter_*"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from jaxcaffe import disk
 from jaxcaffe.errors import CaffeError, describe, nearest
 
+_PART = re.compile(r"\.(.+)\.(\d+)\.part")  # name and process
 _NEIGHBOURS = 5  # files named when one is missing
 
 
@@ -73,7 +75,7 @@ def write_atomically(
       error: as `write_bytes`.
     """
     target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")  # as _PART has it
     try:
         if target.is_dir():
             raise error(describe(str(target), "is a folder", "the name of a file"))
@@ -89,6 +91,33 @@ def write_atomically(
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def remove_leftovers(folder: str | os.PathLike[str], name: re.Pattern[str]) -> None:
+    """Removes what killed processes had begun to write, as far as that is allowed.
+
+    Args:
+      folder: that is looked at; need not be there.
+      name: of the files that were to be.
+    """
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = _PART.fullmatch(entry.name)
+            if found and name.fullmatch(found[1]) and not _is_alive(int(found[2])):
+                os.remove(entry)
+
+
+def _is_alive(process: int) -> bool:
+    """Returns whether another process has this id. Ours may be a dead one's again."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _describe_missing(path: Path) -> tuple[str, str]:

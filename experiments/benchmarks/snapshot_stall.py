@@ -6,6 +6,11 @@ plus what every step lasts longer until the snapshot is on disk and beyond. Inpu
 random numbers that lie on the device, so that no reading of records is timed.
 
   python experiments/benchmarks/snapshot_stall.py [--net=NET] [--batch=32] [--rounds=5]
+
+On 2 cores of a virtual machine, CaffeNet at batch 32, 4 rounds: a step takes 923 ms,
+a snapshot with Caffe's files costs 273 ms, 0.30 steps, 127 ms of them the call. The
+process holds at most 2016 MiB without snapshots and 2432 MiB with them: the copy of the
+state. Turns without a snapshot differ by up to 0.4 steps among themselves.
 """
 
 from __future__ import annotations
@@ -137,7 +142,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", default=None, help="a folder on the disk to write")
     parser.add_argument(
-        "--caffe", action="store_true", help="also write Caffe's files, as runs do"
+        "--caffe",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also write Caffe's files, as runs do unless told otherwise",
     )
     flags = parser.parse_args(argv)
     shape = tuple(int(n) for n in flags.shape.split(",")) if flags.shape else None

@@ -111,7 +111,8 @@ def export_history(net: Net, history: Any) -> tuple[np.ndarray, ...]:
       history: tree like Params; at each leaf a float32 array or a tuple of them.
 
     Source: caffe/src/caffe/solvers/sgd_solver.cpp, PreSolve; adadelta_solver.cpp and
-    adam_solver.cpp. Differs: none.
+    adam_solver.cpp. Differs: where statistics have a decay, Caffe's adaptive rules add
+    it up in their history, of which nothing comes.
     """
     sets = _count_sets(net, history)
     exported = []

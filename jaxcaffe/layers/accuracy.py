@@ -5,7 +5,6 @@ Follows caffe/src/caffe/layers/accuracy_layer.cpp.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -14,6 +13,8 @@ from flax import nnx
 
 from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.axes import canonical_axis
+from jaxcaffe.layers.checks import label_shape
+from jaxcaffe.layers.normalize import counted_labels, ignored_label
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -55,23 +56,14 @@ class Accuracy(nnx.Module):
         param = layer.accuracy_param
         scores, labels = bottom_shapes
         axis = canonical_axis("axis", param.axis, scores)
-        outer, classes = math.prod(scores[:axis]), scores[axis]
-        inner = math.prod(scores[axis + 1 :])
-        if math.prod(labels) != outer * inner:
-            raise LayerError(
-                f"labels of shape {labels} do not fit scores of shape {scores}",
-                f"{outer * inner} labels: one per position along the axes other than "
-                f"{axis}",
-            )
+        self.shape = label_shape(scores, labels, axis)
+        classes = self.shape[1]
         if not 1 <= param.top_k <= classes:
             raise LayerError(
                 f"top_k is {param.top_k} for {classes} classes", f"1 to {classes}"
             )
-        self.shape = (outer, classes, inner)
         self.top_k = param.top_k
-        self.ignore_label = (
-            param.ignore_label if param.HasField("ignore_label") else None
-        )
+        self.ignore_label = ignored_label(param)
         self.per_class = len(layer.top) > 1
 
     def __call__(
@@ -81,9 +73,7 @@ class Accuracy(nnx.Module):
         outer, classes, inner = self.shape
         scores = scores.reshape(self.shape)
         labels = jnp.trunc(labels.reshape(outer, 1, inner))
-        counted = jnp.ones_like(labels, bool)
-        if self.ignore_label is not None:
-            counted = labels != self.ignore_label
+        counted = counted_labels(labels, self.ignore_label)
         is_label = labels == jnp.arange(classes)[:, None]
 
         label_score = jnp.where(is_label, scores, 0).sum(axis=1, keepdims=True)

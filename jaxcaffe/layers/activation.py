@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.checks import check_channels
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
@@ -138,10 +139,7 @@ class PReLU(nnx.Module):
     ) -> None:
         param = layer.prelu_param
         shape = bottom_shapes[0]
-        if len(shape) < 2:
-            raise LayerError(
-                f"the bottom has shape {shape}", "a bottom of two or more axes, N x C"
-            )
+        check_channels(shape)
         filler = param.filler
         if not param.HasField("filler"):
             filler = caffe_pb2.FillerParameter(type="constant", value=0.25)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.axes import canonical_axis
+from jaxcaffe.layers.checks import check_alike, check_positive
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.geometry import read_geometry
 from jaxcaffe.layers.registry import register
@@ -32,7 +33,7 @@ class Convolution(nnx.Module):
     Blobs: weight (num_output, C / group, *kernel) float32; bias (num_output,) float32
     unless bias_term is false.
 
-    Args of a call:
+    Args of the call:
       bottoms: each (*batch, C, *size) float32, C at `axis`, all of one shape.
 
     Returns:
@@ -61,7 +62,7 @@ class Convolution(nnx.Module):
     ) -> None:
         param = layer.convolution_param
         shape = bottom_shapes[0]
-        _check_alike(bottom_shapes)
+        check_alike(bottom_shapes)
         self.axis = canonical_axis("axis", param.axis, shape)
         channels, size = shape[self.axis], shape[self.axis + 1 :]
         self.geometry = read_geometry(param, len(size))
@@ -118,7 +119,7 @@ class Deconvolution(nnx.Module):
     Blobs: weight (C, num_output / group, *kernel) float32; bias (num_output,) float32
     unless bias_term is false.
 
-    Args of a call:
+    Args of the call:
       bottoms: each (*batch, C, *size) float32, C at `axis`, all of one shape.
 
     Returns:
@@ -145,7 +146,7 @@ class Deconvolution(nnx.Module):
     ) -> None:
         param = layer.convolution_param
         shape = bottom_shapes[0]
-        _check_alike(bottom_shapes)
+        check_alike(bottom_shapes)
         self.axis = canonical_axis("axis", param.axis, shape)
         channels, size = shape[self.axis], shape[self.axis + 1 :]
         self.geometry = read_geometry(param, len(size))
@@ -203,7 +204,7 @@ class Im2col(nnx.Module):
     top[n, (c, t...), i...] = bottom[n, c, i * stride - pad + t * dilation...], zero
     outside the bottom, t running over the kernel in row order.
 
-    Args of a call:
+    Args of the call:
       bottom: (*batch, C, *size) float32, C at `axis`, one spatial axis or more.
 
     Returns:
@@ -258,19 +259,9 @@ class Im2col(nnx.Module):
         return top.reshape(*batch, *top.shape[1:])
 
 
-def _check_alike(bottom_shapes: Sequence[Shape]) -> None:
-    for index, shape in enumerate(bottom_shapes):
-        if shape != bottom_shapes[0]:
-            raise LayerError(
-                f"bottom {index} has shape {shape}, bottom 0 {bottom_shapes[0]}",
-                "bottoms of one shape",
-            )
-
-
 def _check_outputs(param: caffe_pb2.ConvolutionParameter, channels: int) -> int:
     """Returns num_output, which `group` divides as it does the channels."""
-    if param.num_output == 0:
-        raise LayerError("num_output is 0", "num_output of 1 or more")
+    check_positive("num_output", param.num_output)
     for field, value in [("channels", channels), ("num_output", param.num_output)]:
         if param.group == 0 or value % param.group:
             raise LayerError(

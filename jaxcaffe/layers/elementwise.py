@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.checks import check_alike
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -60,12 +61,7 @@ class Eltwise(nnx.Module):
                 f"{len(param.coeff)} coeff for {count} bottoms",
                 f"none, or {count}: one per bottom",
             )
-        for i, shape in enumerate(bottom_shapes):
-            if shape != bottom_shapes[0]:
-                raise LayerError(
-                    f"bottom {i} has shape {shape}, bottom 0 {bottom_shapes[0]}",
-                    "bottoms of one shape",
-                )
+        check_alike(bottom_shapes)
         self.operation = param.operation
         self.coeff = tuple(param.coeff) or (1.0,) * count
 

@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.axes import canonical_axis
+from jaxcaffe.layers.checks import check_positive
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
@@ -30,7 +31,7 @@ class InnerProduct(nnx.Module):
     Blobs: weight (num_output, count) float32, with `transpose` (count, num_output);
     bias (num_output,) float32 unless bias_term is false.
 
-    Args of a call:
+    Args of the call:
       bottom: (*outer, *flattened) float32, `axis` axes outside, count =
         prod(flattened).
 
@@ -58,8 +59,7 @@ class InnerProduct(nnx.Module):
         self.axis = canonical_axis("axis", param.axis, shape)
         self.transpose = param.transpose
         num_output = param.num_output
-        if num_output == 0:
-            raise LayerError("num_output is 0", "num_output of 1 or more")
+        check_positive("num_output", num_output)
         weight_shape = (num_output, math.prod(shape[self.axis :]))
         if self.transpose:
             weight_shape = weight_shape[::-1]
@@ -94,7 +94,7 @@ class Scale(nnx.Module):
     is the bottom's from `axis` over num_axes axes (-1: all that follow, 0: a scalar)
     or, with two bottoms, the second's; num_axes then says nothing.
 
-    Args of a call:
+    Args of the call:
       bottom: any shape, float32.
       factor: the second bottom: float32, shape as above.
 
@@ -155,7 +155,7 @@ class Bias(nnx.Module):
     Blobs: bias float32, with one bottom only, of the bottom's shape from `axis` over
     num_axes axes (-1: all that follow, 0: a scalar).
 
-    Args of a call:
+    Args of the call:
       bottom: any shape, float32.
       summand: the second bottom: float32, of a shape that fits the first's from
         `axis` on; num_axes then says nothing.

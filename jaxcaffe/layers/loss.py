@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.checks import check_batch, check_count
 from jaxcaffe.layers.normalize import (
-    check_batch,
-    check_count,
     counted_labels,
     ignored_label,
     normalization_mode,

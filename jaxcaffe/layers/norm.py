@@ -15,6 +15,7 @@ from flax import nnx
 from jax import lax
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.checks import check_channels, check_images
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops.lrn import inverse_power, lrn_across
 from jaxcaffe.ops.pooling import Windows, ave_pool, pooled_size
@@ -31,7 +32,7 @@ class LRN(nnx.Module):
     bottom * (1 + alpha * A)^-beta, A the mean of squares over the local_size x
     local_size square around it, zeros outside the image included; k says nothing.
 
-    Args of a call:
+    Args of the call:
       bottom: (N, C, H, W) float32.
 
     Returns:
@@ -44,8 +45,6 @@ class LRN(nnx.Module):
     Differs: engine chooses no other code.
     """
 
-    blobs = ()
-
     def __init__(
         self,
         layer: caffe_pb2.LayerParameter,
@@ -55,10 +54,7 @@ class LRN(nnx.Module):
     ) -> None:
         param = layer.lrn_param
         shape = bottom_shapes[0]
-        if len(shape) != 4:
-            raise LayerError(
-                f"the bottom has shape {shape}", "a bottom of 4 axes, N x C x H x W"
-            )
+        check_images(shape)
         if param.local_size % 2 == 0:
             raise LayerError(f"local_size is {param.local_size}", "an odd local_size")
         self.local_size = param.local_size
@@ -96,7 +92,7 @@ class BatchNorm(nnx.Module):
         0 they count as 0. Each batch multiplies all three by moving_average_fraction
         and adds its mean, its variance and 1.
 
-    Args of a call:
+    Args of the call:
       bottom: (N, C, *size) float32.
 
     Returns:
@@ -120,10 +116,7 @@ class BatchNorm(nnx.Module):
     ) -> None:
         param = layer.batch_norm_param
         shape = bottom_shapes[0]
-        if len(shape) < 2:
-            raise LayerError(
-                f"the bottom has shape {shape}", "a bottom of 2 or more axes, N x C"
-            )
+        check_channels(shape)
         self.moving_average_fraction = param.moving_average_fraction
         self.eps = param.eps
         self.use_global_stats = (
@@ -173,7 +166,7 @@ class MVN(nnx.Module):
     across_channels, over its channels and pixels; with normalize_variance false only
     top = bottom - mean. The gradient takes eps for a part of the deviation.
 
-    Args of a call:
+    Args of the call:
       bottom: float32 of at most 4 axes, (N, C, H, W); missing ones count as 1.
 
     Returns:
@@ -184,8 +177,6 @@ class MVN(nnx.Module):
 
     Source: caffe/src/caffe/layers/mvn_layer.cpp. Differs: none.
     """
-
-    blobs = ()
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What losses divide by, which labels they leave out, and which bottoms they take.
+"""What losses divide by, and which labels they leave out.
 
 Follows caffe/src/caffe/layers/loss_layer.cpp and GetNormalizer of
 softmax_loss_layer.cpp.
@@ -6,14 +6,10 @@ softmax_loss_layer.cpp.
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 
-from jaxcaffe.errors import LayerError
 from jaxcaffe.proto import caffe_pb2
-from jaxcaffe.spec import Shape
 
 
 def counted_labels(labels: jax.Array, ignore_label: int | None) -> jax.Array:
@@ -52,24 +48,8 @@ def normalization_mode(param: caffe_pb2.LossParameter, default: int) -> int:
     return default
 
 
-def ignored_label(param: caffe_pb2.LossParameter) -> int | None:
+def ignored_label(
+    param: caffe_pb2.LossParameter | caffe_pb2.AccuracyParameter,
+) -> int | None:
     """Returns the label to leave out, or None."""
     return param.ignore_label if param.HasField("ignore_label") else None
-
-
-def check_batch(shape_0: Shape, shape_1: Shape) -> None:
-    """Refuses bottoms of unequal first lengths, with a LayerError."""
-    if not shape_0 or not shape_1 or shape_0[0] != shape_1[0]:
-        raise LayerError(
-            f"bottoms have shapes {shape_0} and {shape_1}",
-            "two bottoms whose first axes have one length",
-        )
-
-
-def check_count(shape_0: Shape, shape_1: Shape) -> None:
-    """Refuses bottoms of unequal numbers of elements, with a LayerError."""
-    if math.prod(shape_0) != math.prod(shape_1):
-        raise LayerError(
-            f"bottoms have shapes {shape_0} and {shape_1}",
-            "two bottoms with one number of elements",
-        )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.checks import check_images, check_positive
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops import pooling as ops
 from jaxcaffe.proto import caffe_pb2
@@ -29,7 +30,7 @@ class Pooling(nnx.Module):
     area on the padded image. STOCHASTIC draws by value in TRAIN and takes the
     expected value in TEST.
 
-    Args of a call:
+    Args of the call:
       bottom: (N, C, H, W) float32.
       key: random key, which only STOCHASTIC in TRAIN uses.
 
@@ -48,8 +49,6 @@ class Pooling(nnx.Module):
     refused even when only one of them is set; STOCHASTIC runs on every platform.
     """
 
-    blobs = ()
-
     def __init__(
         self,
         layer: caffe_pb2.LayerParameter,
@@ -59,10 +58,7 @@ class Pooling(nnx.Module):
     ) -> None:
         param = layer.pooling_param
         shape = bottom_shapes[0]
-        if len(shape) != 4:
-            raise LayerError(
-                f"the bottom has shape {shape}", "a bottom of 4 axes, N x C x H x W"
-            )
+        check_images(shape)
         self.windows = _windows(param, shape[2:])
         self.pool = param.pool
         self.draws = phase == caffe_pb2.TRAIN
@@ -92,7 +88,7 @@ class SPP(nnx.Module):
     apart as ceil(size / 2^l), with the missing rows and columns as padding, half before
     the image. The levels are flattened and joined, the coarsest first.
 
-    Args of a call:
+    Args of the call:
       bottom: (N, C, H, W) float32.
       key: random key, which only STOCHASTIC in TRAIN uses.
 
@@ -116,12 +112,8 @@ class SPP(nnx.Module):
     ) -> None:
         param = layer.spp_param
         shape = bottom_shapes[0]
-        if len(shape) != 4:
-            raise LayerError(
-                f"the bottom has shape {shape}", "a bottom of 4 axes, N x C x H x W"
-            )
-        if param.pyramid_height == 0:
-            raise LayerError("pyramid_height is 0", "pyramid_height of 1 or more")
+        check_images(shape)
+        check_positive("pyramid_height", param.pyramid_height)
         self.levels = tuple(
             _level_windows(level, shape[2:]) for level in range(param.pyramid_height)
         )

@@ -15,6 +15,7 @@ from flax import nnx
 from jax import lax
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.checks import check_positive
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops.lstm import lstm, lstm_unit
@@ -37,7 +38,7 @@ class LSTM(nnx.Module):
     Blobs: W_xc (4 H, D) float32; b_c (4 H,); W_xc_static (4 H, S) only with x_static;
     W_hc (4 H, H). D and S are the elements of one x_t and one x_static.
 
-    Args of a call:
+    Args of the call:
       x: (T, N, ...) float32.
       cont: (T, N) float32: 0 where a sequence starts, 1 where it goes on.
       x_static: (N, ...) float32, optional: the same at every timestep.
@@ -109,7 +110,7 @@ class RNN(nnx.Module):
     W_hh (H, H); W_ho (H, H); b_o (H,). D and S are the elements of one x_t and one
     x_static.
 
-    Args of a call:
+    Args of the call:
       x: (T, N, ...) float32.
       cont: (T, N) float32: 0 where a sequence starts, 1 where it goes on.
       x_static: (N, ...) float32, optional: the same at every timestep.
@@ -183,7 +184,7 @@ class LSTMUnit(nnx.Module):
 
     c = cont * sigmoid(f) * c_prev + sigmoid(i) * tanh(g); h = sigmoid(o) * tanh(c).
 
-    Args of a call:
+    Args of the call:
       c_prev: (1, N, H) float32.
       gates: (1, N, 4 H) float32: i, f, o, g one after another.
       cont: (1, N) float32: 0 where a sequence starts, 1 where it goes on.
@@ -259,8 +260,7 @@ def _check(
     states: tuple[str, ...],
 ) -> None:
     param = layer.recurrent_param
-    if param.num_output == 0:
-        raise LayerError("num_output is 0", "num_output of 1 or more")
+    check_positive("num_output", param.num_output)
     hidden = len(states) if param.expose_hidden else 0
     names = ", ".join(("x", "cont", "[x_static]", *states[:hidden]))
     if not 2 <= len(bottom_shapes) - hidden <= 3:

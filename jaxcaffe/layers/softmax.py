@@ -16,8 +16,8 @@ from flax import nnx
 
 from jaxcaffe.errors import CaffeError, LayerError
 from jaxcaffe.layers.axes import canonical_axis
+from jaxcaffe.layers.checks import check_batch, label_shape
 from jaxcaffe.layers.normalize import (
-    check_batch,
     counted_labels,
     ignored_label,
     normalization_mode,
@@ -109,7 +109,7 @@ class SoftmaxWithLoss(nnx.Module):
         check_batch(scores, labels)
         self.axis = canonical_axis("axis", layer.softmax_param.axis, scores)
         param = layer.loss_param
-        self.shape = _flat_shape(scores, labels, self.axis)
+        self.shape = label_shape(scores, labels, self.axis)
         self.ignore_label = ignored_label(param)
         self.normalization = normalization_mode(param, param.normalization)
         self.probabilities = len(layer.top) > 1
@@ -173,7 +173,7 @@ class InfogainLoss(nnx.Module):
         scores, labels = bottom_shapes[:2]
         check_batch(scores, labels)
         self.axis = canonical_axis("axis", layer.infogain_loss_param.axis, scores)
-        self.shape = _flat_shape(scores, labels, self.axis)
+        self.shape = label_shape(scores, labels, self.axis)
         C = self.shape[1]
         given = len(bottom_shapes) == 3
         self.H = (
@@ -247,19 +247,6 @@ def _read_infogain(source: str) -> np.ndarray:
         return binary.read_blob(source)
     except CaffeError as error:
         raise LayerError(f"source: {error}", accepted) from error
-
-
-def _flat_shape(scores: Shape, labels: Shape, axis: int) -> tuple[int, int, int]:
-    """Returns (outer, C, inner): what lies before, along and behind the class axis."""
-    outer = math.prod(scores[:axis])
-    inner = math.prod(scores[axis + 1 :])
-    if math.prod(labels) != outer * inner:
-        raise LayerError(
-            f"labels of shape {labels} do not fit scores of shape {scores}",
-            f"{outer * inner} labels: one per position along the axes other than "
-            f"{axis}",
-        )
-    return outer, scores[axis], inner
 
 
 @jax.custom_vjp

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.checks import check_positive
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
@@ -52,8 +52,7 @@ class Embed(nnx.Module):
     ) -> None:
         param = layer.embed_param
         for field in ("num_output", "input_dim"):
-            if getattr(param, field) == 0:
-                raise LayerError(f"{field} is 0", f"{field} of 1 or more")
+            check_positive(field, getattr(param, field))
         weight_shape = (param.input_dim, param.num_output)
         self.weight = nnx.Param(fill(param.weight_filler, rngs.params(), weight_shape))
         self.bias = (

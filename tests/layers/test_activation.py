@@ -138,7 +138,7 @@ def test_prelu_gradient_matches_differences(
 
 
 def test_prelu_bad_bottom_without_channels_is_refused(make_layer):
-    with pytest.raises(LayerError, match=r"shape \(3,\)\. Accepted: a bottom of two"):
+    with pytest.raises(LayerError, match=r"shape \(3,\)\. Accepted: a bottom of 2"):
         make_layer('type: "PReLU"', (3,))
 
 

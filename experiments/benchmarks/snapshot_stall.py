@@ -7,10 +7,11 @@ random numbers that lie on the device, so that no reading of records is timed.
 
   python experiments/benchmarks/snapshot_stall.py [--net=NET] [--batch=32] [--rounds=5]
 
-On 2 cores of a virtual machine, CaffeNet at batch 32, 4 rounds: a step takes 923 ms,
-a snapshot with Caffe's files costs 273 ms, 0.30 steps, 127 ms of them the call. The
-process holds at most 2016 MiB without snapshots and 2432 MiB with them: the copy of the
-state. Turns without a snapshot differ by up to 0.4 steps among themselves.
+On 2 cores of a virtual machine that had other work too, CaffeNet at batch 32, 4 rounds:
+a step takes 1731 ms, a snapshot with Caffe's files costs 251 ms, 0.15 steps, nearly all
+of them the call. The process holds at most 1954 MiB without snapshots and 2336 MiB with
+them: the copy of the state. Turns without a snapshot differ by up to a step among
+themselves, so measure on a machine at rest.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 import jaxcaffe.pycaffe as caffe
+from jaxcaffe.pycaffe import memory
 
 NET = "prototxt/lenet/deploy.prototxt"
 BATCH = 64
@@ -49,11 +50,13 @@ def main(rounds: int) -> None:
     reader.forward()
 
     data = net.blobs["data"].data_side.to_device()
-    params, stats = net.device_weights()
+    params, stats = memory.read_weights(net.state)
 
     @jax.jit
     def forward(params, stats, data):  # type: ignore[no-untyped-def]
-        out = net.core.apply(params, stats, {"data": data}, jax.random.key(0))
+        out = net.state.built.net.apply(
+            params, stats, {"data": data}, jax.random.key(0)
+        )
         return out.blobs["prob"]
 
     with jax.default_matmul_precision("highest"):

@@ -19,12 +19,13 @@ _SOLVER = "jaxcaffe.pycaffe.solver"
 _HOMES = {
     "Net": "jaxcaffe.pycaffe.net",
     "Blob": "jaxcaffe.pycaffe.blob",
+    "BlobVec": "jaxcaffe.pycaffe.blob",
     "Layer": "jaxcaffe.pycaffe.layer",
     "layer_type_list": "jaxcaffe.pycaffe.layer",
     **dict.fromkeys(
         (
             *("SGDSolver", "NesterovSolver", "AdaGradSolver", "RMSPropSolver"),
-            *("AdaDeltaSolver", "AdamSolver", "get_solver"),
+            *("AdaDeltaSolver", "AdamSolver", "Solver", "get_solver"),
         ),
         _SOLVER,
     ),
@@ -37,8 +38,7 @@ _HOMES = {
         _MODES,
     ),
     **dict.fromkeys(("layers", "params", "NetSpec", "to_proto"), _NET_SPEC),
-    "TRAIN": _SCHEMA,
-    "TEST": _SCHEMA,
+    **dict.fromkeys(("TRAIN", "TEST", "SolverParameter", "LayerParameter"), _SCHEMA),
     "Classifier": "jaxcaffe.pycaffe.classifier",
     "Detector": "jaxcaffe.pycaffe.detector",
     "install": "jaxcaffe.pycaffe.alias",

@@ -28,43 +28,48 @@ class _Side:
     up to date at once, otherwise only when it is asked for again.
     """
 
-    __slots__ = ("_device", "_fetch", "_host", "_lent", "_shape", "_stale")
+    __slots__ = ("_device", "_fetch", "_host", "_lent", "_room", "_shape", "_stale")
 
     def __init__(self, shape: Shape) -> None:
-        self.resize(shape)
+        self.renew(shape)
 
-    def resize(self, shape: Shape) -> None:
+    def renew(self, shape: Shape) -> None:
         """Starts anew with zeros of another shape."""
         self._shape = shape
-        self._host: np.ndarray | None = None
+        self._room = math.prod(shape)  # most values that fit the memory
+        self._host: np.ndarray | None = None  # flat
         self._device: jax.Array | None = None
         self._fetch: Fetch | None = None
         self._stale = False  # the host array is older than the device's
         self._lent = False  # somebody may have written to the host array
+
+    def reshape(self, shape: Shape) -> None:
+        """Takes another shape on the same memory, where that is large enough."""
+        if math.prod(shape) > self._room:
+            self.renew(shape)
+            return
+        if not self.is_zero:
+            self._refresh()
+            self._device = None
+            self._lent = True
+        self._shape = shape
 
     @property
     def is_zero(self) -> bool:
         """Whether nothing has been put here yet."""
         return self._host is None and self._device is None and self._fetch is None
 
-    @property
-    def is_lent(self) -> bool:
-        """Whether somebody may have written here since the device last looked."""
-        return self._lent
-
     def lend(self) -> np.ndarray:
         """Returns a writable view of the present values, float32 in C order."""
         self._refresh()
         self._lent = True
-        assert self._host is not None
-        return self._host.view()
+        return self._view()
 
     def to_device(self) -> jax.Array:
         """Returns the present values for a program."""
         if self._lent:
-            assert self._host is not None
             # A copy: the array lent out goes on changing while programs run.
-            self._device = jax.device_put(self._host.copy())
+            self._device = jax.device_put(self._view().copy())
             self._fetch = None
             self._stale = False
             self._lent = self._is_kept()
@@ -78,9 +83,10 @@ class _Side:
         """Returns whether the array lent out differs from what was last put here."""
         if not self._lent or self._host is None:
             return False
+        view = self._view()
         if self._device is None:
-            return bool(np.any(self._host))
-        return not np.array_equal(self._host, np.asarray(self._device), equal_nan=True)
+            return bool(np.any(view))
+        return not np.array_equal(view, np.asarray(self._device), equal_nan=True)
 
     def put(self, value: jax.Array | Fetch) -> None:
         """Takes a new value, or what will compute it when it is asked for."""
@@ -96,11 +102,15 @@ class _Side:
 
     def _refresh(self) -> None:
         if self._host is None:
-            self._host = np.zeros(self._shape, np.float32)
+            self._host = np.zeros(self._room, np.float32)
             self._stale = self._device is not None or self._fetch is not None
         if self._stale:
-            np.copyto(self._host, np.asarray(self.to_device()).reshape(self._shape))
+            np.copyto(self._view(), np.asarray(self.to_device()).reshape(self._shape))
             self._stale = False
+
+    def _view(self) -> np.ndarray:
+        assert self._host is not None
+        return self._host[: math.prod(self._shape)].reshape(self._shape)
 
     def _is_kept(self) -> bool:
         # Views have the array as base. One reference is ours, one is the argument's.
@@ -117,8 +127,7 @@ class Blob:
     Args:
       shape: lengths of the axes.
 
-    Source: caffe/python/caffe/_caffe.cpp, Blob. Differs: after a reshape the arrays are
-    new and hold zeros.
+    Source: caffe/python/caffe/_caffe.cpp, Blob. Differs: none.
     """
 
     def __init__(self, shape: Shape = ()) -> None:
@@ -167,14 +176,27 @@ class Blob:
         return self.diff_side.lend()
 
     def reshape(self, *shape: int) -> None:
-        """Changes the shape; a net takes it up in its next reshape or forward pass."""
+        """Changes the shape; a net takes it up in its next reshape or forward pass.
+
+        The values stay, in C order, up to the largest count that the blob has had;
+        beyond it there are new zeros.
+
+        Source: caffe/src/caffe/blob.cpp, Reshape. Differs: none.
+        """
         lengths = tuple(int(length) for length in shape)
         if any(length < 0 for length in lengths):
             raise ValueError(f"shape {lengths} has a negative length")
         if lengths != self._shape:
             self._shape = lengths
-            self.data_side.resize(lengths)
-            self.diff_side.resize(lengths)
+            self.data_side.reshape(lengths)
+            self.diff_side.reshape(lengths)
+
+    def renew(self, shape: Shape) -> None:
+        """Takes another shape and new zeros, where a net works its shapes out anew."""
+        if shape != self._shape:
+            self._shape = shape
+            self.data_side.renew(shape)
+            self.diff_side.renew(shape)
 
     def _legacy(self, axis: int) -> int:
         if len(self._shape) > 4:
@@ -190,8 +212,17 @@ class SharedBlob(Blob):
 
     def __init__(self, owner: Blob, shape: Shape) -> None:
         self._shape = tuple(shape)
-        self.data_side = owner.data_side
-        self.diff_side = owner.diff_side
+        self._owner = owner
+
+    @property
+    def data_side(self) -> _Side:  # type: ignore[override]
+        """The owner's, which may come to share another net's."""
+        return self._owner.data_side
+
+    @property
+    def diff_side(self) -> _Side:  # type: ignore[override]
+        """The owner's."""
+        return self._owner.diff_side
 
     @property
     def data(self) -> np.ndarray:

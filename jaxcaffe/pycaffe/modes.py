@@ -168,27 +168,43 @@ class NCCL:
     """Refuses: pycaffe's way to several GPUs."""
 
     def __init__(self, *_: object) -> None:
-        raise RuntimeError(
-            "NCCL is not needed here. Accepted: python -m jaxcaffe.train, which "
-            "spreads a batch over all devices"
-        )
+        raise RuntimeError(_NO_NCCL)
+
+    @staticmethod
+    def new_uid() -> bytes:
+        """Refuses too: a script asks for it before it makes an NCCL."""
+        raise RuntimeError(_NO_NCCL)
+
+
+_NO_NCCL = (
+    "NCCL is not needed here. Accepted: python -m jaxcaffe.train, which spreads a "
+    "batch over all devices"
+)
 
 
 class Timer:
-    """Measures wall-clock time."""
+    """Measures wall-clock time.
+
+    Source: caffe/src/caffe/util/benchmark.cpp. Differs: none.
+    """
 
     def __init__(self) -> None:
-        self._begin = self._end = time.perf_counter()
+        self._begin: float | None = None  # None: it does not run
+        self._seconds = 0.0
 
     def start(self) -> None:
-        """Starts the watch."""
-        self._begin = time.perf_counter()
+        """Starts the watch; one that runs goes on."""
+        if self._begin is None:
+            self._begin = time.perf_counter()
 
     def stop(self) -> None:
-        """Stops the watch."""
-        self._end = time.perf_counter()
+        """Stops the watch, if it runs."""
+        if self._begin is not None:
+            self._seconds = time.perf_counter() - self._begin
+            self._begin = None
 
     @property
     def ms(self) -> float:
-        """Milliseconds between start and stop."""
-        return (self._end - self._begin) * 1e3
+        """Milliseconds of the last run; stops the watch. 0 before the first run."""
+        self.stop()
+        return self._seconds * 1e3

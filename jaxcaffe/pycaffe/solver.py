@@ -33,7 +33,7 @@ from jaxcaffe.log import logger
 from jaxcaffe.net.params import decay_mults, lr_mults
 from jaxcaffe.net.weights import export_weights
 from jaxcaffe.proto import text, upgrade
-from jaxcaffe.pycaffe import modes
+from jaxcaffe.pycaffe import memory, modes
 from jaxcaffe.pycaffe.net import Net
 from jaxcaffe.solver import build, check, nets, schedule
 from jaxcaffe.solver.prefix import find_snapshot_prefix
@@ -83,7 +83,7 @@ class Solver:
         self._iter = 0
         self._callbacks: list[tuple[Callable[[], Any], Callable[[], Any]]] = []
         self._prepare()
-        self._opt_state = self._tx.init(self.net.device_weights()[0])
+        self._opt_state = self._tx.init(memory.read_weights(self.net.state)[0])
         for path in self.param.weights:
             for name in filter(None, (part.strip() for part in path.split(","))):
                 self.net.copy_from(name)
@@ -163,15 +163,15 @@ class Solver:
         Afterwards the diffs hold what the weights have lost, as in Caffe.
         """
         self._prepare()
-        params, _ = self.net.device_weights()
+        params, _ = memory.read_weights(self.net.state)
         with modes.on_device():
             params, lost, self._opt_state = self._update(
-                self.net.param_diffs(),
+                memory.read_diffs(self.net.state),
                 self._set_count(self._opt_state),
                 params,
             )
-        self.net.put_params(params)
-        self.net.put_param_diffs(lost)
+        memory.put_params(self.net.state, params)
+        memory.put_diffs(self.net.state, lost)
 
     def snapshot(self) -> None:
         """Writes the weights and the solver's state at snapshot_prefix.
@@ -185,13 +185,13 @@ class Solver:
             f"{self._prefix}_iter_{self._iter}{end}" for end in (model_end, state_end)
         )
         kind = "HDF5" if model_end.endswith(".h5") else "binary proto"
-        core = self.net.core
-        params, stats = self.net.device_weights()
+        core = self.net.state.built.net
+        params, stats = memory.read_weights(self.net.state)
         blobs = export_weights(core, params, stats)
         diffs = None
         if self.param.snapshot_diff:
             zeros = jax.tree.map(jnp.zeros_like, stats)
-            diffs = export_weights(core, self.net.param_diffs(), zeros)
+            diffs = export_weights(core, memory.read_diffs(self.net.state), zeros)
         logger.info("Snapshotting to %s file %s", kind, model)
         snapshots.write_weights(model, core, saved_layers(core), blobs, diffs)
         logger.info("Snapshotting solver state to %s file %s", kind, state)
@@ -216,7 +216,7 @@ class Solver:
             raise RuntimeError(f"Could not open file {state_file}")
         held = read_solver_state(state_file)
         history = import_history(
-            self.net.core,
+            self.net.state.built.net,
             self._opt_state.history,
             held.history,
             self.param.type,
@@ -246,7 +246,7 @@ class Solver:
         if described == getattr(self, "_described", None):
             return
         self._described = described
-        core = self.net.core
+        core = self.net.state.built.net
         self._schedule = schedule.make_schedule(self.param, self._where)
         self._tx = build.build_tx(
             self.param, lr_mults(core), decay_mults(core), self._where
@@ -283,7 +283,7 @@ class Solver:
             total: Any = 0.0
             count = self.param.test_iter[index]
             for _ in range(count):
-                total = total + net._run_forward(0, len(net.layers) - 1)
+                total = total + net.run_forward(0, len(net.layers) - 1)
                 for name in net.outputs:
                     value = net.blobs[name].data_side.to_device()
                     sums[name] = sums[name] + value if name in sums else value

@@ -76,16 +76,34 @@ def test_blob_device_value_does_not_follow_the_host_array():
     assert not given.any()
 
 
-def test_blob_reshape_gives_zeros_of_the_new_shape():
-    blob = Blob((2,))
-    blob.data[...] = 1
-    blob.reshape(3, 1, 2)
-    assert blob.shape == (3, 1, 2)
-    assert not blob.data.any()
-    assert (blob.num, blob.channels, blob.height, blob.width) == (3, 1, 2, 1)
-    assert blob.count == 6
+def test_blob_reshape_keeps_the_memory_as_far_as_it_goes():
+    blob = Blob((2, 3))
+    kept = blob.data
+    kept[...] = [[1, 2, 3], [4, 5, 6]]
+    blob.reshape(2, 1, 2)
+    assert blob.data.tolist() == [[[1, 2]], [[3, 4]]]
+    assert (blob.num, blob.channels, blob.height, blob.width) == (2, 1, 2, 1)
+    assert blob.count == 4
+    assert blob.data_side.to_device().tolist() == [[[1, 2]], [[3, 4]]]
+    kept[0, 0] = 9
+    blob.reshape(3, 2)
+    assert blob.data.tolist() == [[9, 2], [3, 4], [5, 6]]
     with pytest.raises(ValueError, match="negative length"):
         blob.reshape(-1)
+
+
+def test_blob_reshape_keeps_values_that_only_the_device_has():
+    blob = Blob((4,))
+    blob.data_side.put(jnp.array([1.0, 2.0, 3.0, 4.0]))
+    blob.reshape(2, 2)
+    assert blob.data_side.to_device().tolist() == [[1, 2], [3, 4]]
+
+
+def test_blob_reshape_beyond_the_memory_gives_zeros():
+    blob = Blob((2,))
+    blob.data[...] = 1
+    blob.reshape(3)
+    assert blob.data.tolist() == [0, 0, 0]
 
 
 def test_blob_reshape_to_the_same_shape_keeps_the_values():

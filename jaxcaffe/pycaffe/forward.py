@@ -1,0 +1,120 @@
+"""Runs layers of a pycaffe net forward; what nobody reads is computed when asked for.
+
+Follows ForwardFromTo of caffe/src/caffe/net.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from jaxcaffe.pycaffe import memory, programs, shaping
+from jaxcaffe.pycaffe.programs import Stretch
+from jaxcaffe.pycaffe.running import compile_once, running
+from jaxcaffe.pycaffe.state import Pass, State
+from jaxcaffe.spec import Blobs, Stats
+
+
+def run_layers(state: State, start: int, stop: int) -> jax.Array:
+    """Runs layers `start` to `stop`, the latter left out, as one program.
+
+    Returns:
+      () float32, the loss of these layers, still on the device.
+    """
+    read_feeds(state, start, stop)
+    shaping.reshape(state)
+    one = open_pass(state, start, stop)
+    made, wanted = choose_wanted(state, one)
+    values, stats, loss = _run_pass(state, one, wanted)
+    put_pass(state, one, made, values, stats)
+    return loss
+
+
+def read_feeds(state: State, start: int, stop: int) -> None:
+    """Puts the next records into the tops of data layers."""
+    for index, feed in state.feeds.items():
+        if start <= index < stop:
+            for top, value in feed().items():
+                _put_data(state, top, value)
+
+
+def open_pass(state: State, start: int, stop: int) -> Pass:
+    """Notes what a pass through layers is given: weights, blobs, random numbers."""
+    stretch = Stretch(start, stop, state.constant)
+    names = programs.outside(state.built.net, stretch)
+    number = np.uint32(state.passes)
+    state.passes += 1
+    params, stats = memory.read_weights(state)
+    blobs = {name: state.blobs[name].data_side.to_device() for name in names}
+    return Pass(state.built, stretch, params, stats, blobs, number, {})
+
+
+def choose_wanted(state: State, one: Pass) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns all blobs that a pass makes, and those worth having at once."""
+    made = programs.makes(one.built.net, one.stretch)
+    last = state.graph.nodes[one.stretch.stop - 1].tops
+    lean = tuple(name for name in made if name in (*state.graph.outputs, *last))
+    return made, made if state.wants_all["forward"] else lean
+
+
+def put_pass(
+    state: State, one: Pass, made: tuple[str, ...], values: Blobs, stats: Stats
+) -> None:
+    """Takes a pass's results; the blobs that are not among them when asked for."""
+    for name, value in values.items():
+        _put_data(state, name, value)
+    rest = tuple(name for name in made if name not in values)
+    if rest:
+        compute_rest = once(lambda: _run_rest(state, one, rest))
+        for name in rest:
+            state.blobs[name].data_side.put(item(compute_rest, name))
+    memory.put_stats(state, stats)
+    for index in range(one.stretch.start, one.stretch.stop):
+        state.last[index] = one
+
+
+def once(compute: Callable[[], Blobs]) -> Callable[[], Blobs]:
+    """Returns a function that computes at its first call and remembers."""
+    found: list[Blobs] = []
+
+    def run() -> Blobs:
+        if not found:
+            found.append(compute())
+        return found[0]
+
+    return run
+
+
+def item(compute: Callable[[], Mapping[str, jax.Array]], name: str) -> Callable:
+    """Returns a function that gives one of the blobs that another computes."""
+    return lambda: compute()[name]
+
+
+def _run_pass(
+    state: State, one: Pass, wanted: tuple[str, ...]
+) -> tuple[Blobs, Stats, jax.Array]:
+    def make() -> programs.Forward:
+        return programs.make_forward(one.built.net, one.stretch, wanted)
+
+    key = ("forward", one.stretch, wanted)
+    program = compile_once(state, one.built, key, make)
+    with running(state):
+        values, stats, loss, host_tops = program(
+            one.params, one.stats, one.blobs, one.number
+        )
+    one.host_tops.update(host_tops)
+    return values, stats, loss
+
+
+def _run_rest(state: State, one: Pass, wanted: tuple[str, ...]) -> Blobs:
+    # Whoever reads one blob inside the net is likely to do so again.
+    state.wants_all["forward"] = True
+    return _run_pass(state, one, wanted)[0]
+
+
+def _put_data(state: State, name: str, value: jax.Array) -> None:
+    blob = state.blobs[name]
+    blob.renew(value.shape)
+    blob.data_side.put(value)

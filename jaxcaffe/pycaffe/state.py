@@ -1,0 +1,78 @@
+"""What a pycaffe net holds between two calls: the one thing here that changes.
+
+Follows the members of caffe/include/caffe/net.hpp.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxcaffe.net.backward import BackwardPlan
+from jaxcaffe.pycaffe.blob import Blob, BlobVec
+from jaxcaffe.pycaffe.feeds import MemoryFeed, RecordFeed
+from jaxcaffe.pycaffe.layer import NetLayer
+from jaxcaffe.pycaffe.programs import HostTops, Stretch
+from jaxcaffe.spec import Blobs, Graph, Net, Params, Shape, Stats
+
+
+class Built(NamedTuple):
+    """The net for one set of input shapes, and its compiled programs."""
+
+    net: Net
+    plan: BackwardPlan
+    programs: dict[Any, Any]
+
+
+class Pass(NamedTuple):
+    """What a forward pass was given, from which all of it can be computed again."""
+
+    built: Built
+    stretch: Stretch
+    params: Params
+    stats: Stats
+    blobs: Blobs
+    number: np.uint32  # of the pass, for its random numbers
+    host_tops: HostTops  # filled by the pass itself
+
+
+@dataclasses.dataclass
+class State:
+    """A net's blobs, weights and gradients, and how they came about."""
+
+    graph: Graph
+    feeds: dict[int, RecordFeed | MemoryFeed]  # number of a data layer -> its records
+    key: jax.Array  # of all its random numbers
+    fed: tuple[str, ...]  # tops whose shapes do not follow from others
+    constant: frozenset[str]  # tops that are filled once
+    is_exact: bool  # runs uncompiled: shapes that depend on values
+    has_host: bool  # calls Python layers of the user's, once in each pass
+    wants_all: dict[str, bool]  # "forward", "backward": have every blob at once
+    built: Built  # at the present input shapes
+    cache: dict[tuple[Shape, ...], Built]  # shapes of `fed` -> the net for them
+    blobs: OrderedDict[str, Blob]
+    owners: dict[tuple[str, str], Blob] = dataclasses.field(default_factory=dict)
+    hidden: Stats = dataclasses.field(default_factory=dict)  # recurrent states
+    params: OrderedDict[str, BlobVec] = dataclasses.field(default_factory=OrderedDict)
+    layers: list[NetLayer] = dataclasses.field(default_factory=list)
+    last: dict[int, Pass] = dataclasses.field(default_factory=dict)  # layer -> its pass
+    passes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of layers."""
+        return len(self.graph.nodes)
+
+    @property
+    def inputs(self) -> list[str]:
+        """Tops of Input layers."""
+        return [
+            top
+            for node in self.graph.nodes
+            if node.layer.type == "Input"
+            for top in node.tops
+        ]

@@ -5,9 +5,9 @@ Follows caffe/python/caffe/pycaffe.py and the Net of caffe/python/caffe/_caffe.c
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,15 +18,10 @@ from jaxcaffe.proto import caffe_pb2, text, upgrade
 from jaxcaffe.pycaffe import backward, batches, forward, memory, saving, shaping
 from jaxcaffe.pycaffe.arguments import parse_arguments
 from jaxcaffe.pycaffe.described import Described
-from jaxcaffe.pycaffe.feeds import MemoryFeed
+from jaxcaffe.pycaffe.feeds import MemoryFeed, RecordFeed
 from jaxcaffe.pycaffe.opening import open_state
 from jaxcaffe.pycaffe.saving import check_file
-from jaxcaffe.pycaffe.state import State
-
-Callback = Callable[[int], object]
-"""Called with a layer's number."""
-
-_MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
+from jaxcaffe.pycaffe.state import Callback, State
 
 
 class Net(Described):
@@ -78,7 +73,8 @@ class Net(Described):
         source: text.Source | None,
     ) -> None:
         self.state: State = open_state(param, net_state, source)
-        self._callbacks: dict[str, list[Callback]] = {m: [] for m in _MOMENTS}
+        # Not __del__: at the end of the program that finds half of Python gone.
+        self._closer = weakref.finalize(self, _close_feeds, self.state.feeds)
 
     # Running it.
 
@@ -223,19 +219,19 @@ class Net(Described):
 
     def before_forward(self, callback: Callback) -> None:
         """Has `callback(number)` called before each layer of a forward pass."""
-        self._callbacks["before_forward"].append(callback)
+        self.state.callbacks["before_forward"].append(callback)
 
     def after_forward(self, callback: Callback) -> None:
         """Has `callback(number)` called after each layer of a forward pass."""
-        self._callbacks["after_forward"].append(callback)
+        self.state.callbacks["after_forward"].append(callback)
 
     def before_backward(self, callback: Callback) -> None:
         """Has `callback(number)` called before each layer of a backward pass."""
-        self._callbacks["before_backward"].append(callback)
+        self.state.callbacks["before_backward"].append(callback)
 
     def after_backward(self, callback: Callback) -> None:
         """Has `callback(number)` called after each layer of a backward pass."""
-        self._callbacks["after_backward"].append(callback)
+        self.state.callbacks["after_backward"].append(callback)
 
     def _forward(self, start: int, end: int) -> float:
         """Runs layers `start` to `end` and returns the loss of those."""
@@ -243,7 +239,7 @@ class Net(Described):
 
     def run_forward(self, start: int, end: int) -> float | jax.Array:
         """Runs layers `start` to `end`; their loss may still be on the device."""
-        calls = [self._callbacks[m] for m in ("before_forward", "after_forward")]
+        calls = [self.state.callbacks[m] for m in ("before_forward", "after_forward")]
         if not any(calls):
             return forward.run_layers(self.state, start, end + 1)
         loss = 0.0
@@ -257,7 +253,7 @@ class Net(Described):
 
     def _backward(self, start: int, end: int) -> None:
         """Runs layers `start` down to `end` backward."""
-        calls = [self._callbacks[m] for m in ("before_backward", "after_backward")]
+        calls = [self.state.callbacks[m] for m in ("before_backward", "after_backward")]
         if not any(calls):
             backward.run_layers(self.state, end, start + 1)
             return
@@ -270,7 +266,7 @@ class Net(Described):
 
     def run_forward_backward(self) -> float | jax.Array:
         """Runs the whole net forward and backward, and returns its loss."""
-        if any(self._callbacks.values()) or self.state.has_host:
+        if any(self.state.callbacks.values()) or self.state.has_host:
             loss = self.run_forward(0, self.state.size - 1)
             self._backward(self.state.size - 1, 0)
             return loss
@@ -330,12 +326,7 @@ class Net(Described):
 
     def close(self) -> None:
         """Ends the threads that read data ahead."""
-        for feed in self.state.feeds.values():
-            feed.close()
-
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
+        self._closer()
 
     # Inside.
 
@@ -350,3 +341,8 @@ class Net(Described):
         self, arrays: Mapping[str, Sequence[np.ndarray] | np.ndarray]
     ) -> Iterator[dict[str, np.ndarray]]:
         return batches.cut_batches(arrays, next(iter(self.blobs.values())).shape[0])
+
+
+def _close_feeds(feeds: Mapping[int, RecordFeed | MemoryFeed]) -> None:
+    for feed in feeds.values():
+        feed.close()

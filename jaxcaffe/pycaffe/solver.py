@@ -33,7 +33,7 @@ from jaxcaffe.log import logger
 from jaxcaffe.net.params import decay_mults, lr_mults
 from jaxcaffe.net.weights import export_weights
 from jaxcaffe.proto import text, upgrade
-from jaxcaffe.pycaffe import memory, modes
+from jaxcaffe.pycaffe import debug, memory, modes
 from jaxcaffe.pycaffe.net import Net
 from jaxcaffe.solver import build, check, nets, schedule
 from jaxcaffe.solver.prefix import find_snapshot_prefix
@@ -118,11 +118,13 @@ class Solver:
                 self._test_all()
             for on_start, _ in self._callbacks:
                 on_start()
+            shows = _due(self._iter, self.param.display)
             parts = [
-                self.net.run_forward_backward() for _ in range(self.param.iter_size)
+                self._run_batch(shows and self.param.debug_info)
+                for _ in range(self.param.iter_size)
             ]
             losses.append(sum(parts[1:], parts[0]) / self.param.iter_size)
-            if _due(self._iter, self.param.display):
+            if shows:
                 seconds = time.perf_counter() - begin
                 self._display(float(sum(losses)) / len(losses), seconds, shown)
                 begin, shown = time.perf_counter(), self._iter
@@ -265,6 +267,12 @@ class Solver:
     def _set_count(self, opt_state: Any) -> Any:
         return opt_state._replace(count=jnp.array(self._iter, jnp.int32))
 
+    def _run_batch(self, with_info: bool) -> float | jax.Array:
+        if not with_info:
+            return self.net.run_forward_backward()
+        with debug.logged(self.net.state, with_backward=True):
+            return self.net.run_forward_backward()
+
     def _display(self, loss: float, seconds: float, shown: int) -> None:
         rate = (self._iter - shown) / seconds if seconds > 0 else 0.0
         line = log.iteration_line(self._iter, rate, seconds, self.param.display, loss)
@@ -283,7 +291,7 @@ class Solver:
             total: Any = 0.0
             count = self.param.test_iter[index]
             for _ in range(count):
-                total = total + net.run_forward(0, len(net.layers) - 1)
+                total = total + self._test_batch(net)
                 for name in net.outputs:
                     value = net.blobs[name].data_side.to_device()
                     sums[name] = sums[name] + value if name in sums else value
@@ -292,6 +300,12 @@ class Solver:
                 logger.info("Test loss: %g", float(total) / count)
             for line in log.output_lines("Test", means, net.blob_loss_weights):
                 logger.info("%s", line)
+
+    def _test_batch(self, net: Net) -> float | jax.Array:
+        if not self.param.debug_info:
+            return net.run_forward(0, len(net.layers) - 1)
+        with debug.logged(net.state, with_backward=False):
+            return net.run_forward(0, len(net.layers) - 1)
 
 
 class SGDSolver(Solver):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,11 @@ from jaxcaffe.pycaffe.feeds import MemoryFeed, RecordFeed
 from jaxcaffe.pycaffe.layer import NetLayer
 from jaxcaffe.pycaffe.programs import HostTops, Stretch
 from jaxcaffe.spec import Blobs, Graph, Net, Params, Shape, Stats
+
+Callback = Callable[[int], object]
+"""Called with a layer's number."""
+
+_MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backward")
 
 
 class Built(NamedTuple):
@@ -61,6 +67,9 @@ class State:
     layers: list[NetLayer] = dataclasses.field(default_factory=list)
     last: dict[int, Pass] = dataclasses.field(default_factory=dict)  # layer -> its pass
     passes: int = 0
+    callbacks: dict[str, list[Callback]] = dataclasses.field(
+        default_factory=lambda: {moment: [] for moment in _MOMENTS}
+    )
 
     @property
     def size(self) -> int:

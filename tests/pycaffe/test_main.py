@@ -4,6 +4,8 @@ import subprocess
 import sys
 import zipfile
 
+import h5py
+import numpy as np
 import pytest
 
 SHOW = """
@@ -96,3 +98,21 @@ def test_usage_is_told_where_there_is_nothing_to_run(run, arguments, status):
     assert done.returncode == status
     told = done.stderr if status else done.stdout
     assert told.startswith("usage: python -m jaxcaffe.pycaffe SCRIPT [ARGS...]")
+
+
+def test_script_with_a_net_and_its_data_ends_quietly(run, tmp_path):
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["data"] = np.zeros((4, 2), np.float32)
+    (tmp_path / "list.txt").write_text("data.h5\n")
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "data" type: "HDF5Data" top: "data" '
+        'hdf5_data_param { source: "list.txt" batch_size: 2 } }'
+    )
+    (tmp_path / "script.py").write_text(
+        "import caffe\n"
+        "caffe.init_log(1)\n"
+        "net = caffe.Net('net.prototxt', caffe.TEST)\n"
+        "print(net.forward()['data'].shape)\n"
+    )
+    done = run("script.py")
+    assert (done.stdout, done.stderr, done.returncode) == ("(2, 2)\n", "", 0)

@@ -267,6 +267,19 @@ def test_net_reshape_follows_the_inputs(write):
     np.testing.assert_allclose(found[0, :, 0, 0], weight.sum(axis=(1, 2, 3)), rtol=1e-5)
 
 
+def test_net_param_in_another_shape_counts_by_its_values(net):
+    fill(net)
+    expected = net.forward()["prob"].copy()
+    weight = net.params["ip"][0]
+    values = weight.data.copy()
+    weight.reshape(24, 3)
+    assert weight.data.tolist() == values.reshape(24, 3).tolist()
+    np.testing.assert_allclose(net.forward()["prob"], expected, rtol=1e-6)
+    weight.reshape(2, 3)
+    with pytest.raises(ValueError, match=r'"weight" of layer "ip" .* shapes of 72'):
+        net.forward()
+
+
 def test_net_reshape_that_weights_do_not_fit_is_refused(net):
     net.blobs["data"].reshape(2, 3, 6, 6)
     with pytest.raises(CaffeError, match='"weight" of layer "ip" has shape'):

@@ -171,6 +171,35 @@ def test_solver_callbacks_come_before_an_iteration_and_before_its_update(write):
         np.testing.assert_array_equal(ours, old)
 
 
+def test_solver_debug_info_tells_how_large_everything_is(write, capsys):
+    solver = caffe.SGDSolver(write("debug_info: true"))
+    label(solver)
+    capsys.readouterr()
+    solver.step(1)
+    lines = capsys.readouterr().err.splitlines()
+    told = [line.split("] ", 1)[1].strip() for line in lines if "ward]" in line]
+    tests, train = told[:-10], told[-10:]
+    # Two batches of the test net, whose scores and labels are split for two layers.
+    assert len(tests) == 2 * 11
+    assert not any("Backward" in line for line in tests)
+    data = np.abs(solver.net.blobs["data"].data).mean()
+    assert train[0] == f"[Forward] Layer d, top blob data data: {data:g}"
+    heads = [line.rsplit(":", 1)[0] for line in train]
+    assert heads[1:] == [
+        "[Forward] Layer d, top blob label data",
+        "[Forward] Layer ip, top blob ip data",
+        "[Forward] Layer ip, param blob 0 data",
+        "[Forward] Layer ip, param blob 1 data",
+        "[Forward] Layer loss, top blob loss data",
+        "[Backward] Layer loss, bottom blob ip diff",
+        "[Backward] Layer ip, param blob 0 diff",
+        "[Backward] Layer ip, param blob 1 diff",
+        "[Backward] All net params (data, diff)",
+    ]
+    diff = np.abs(solver.net.blobs["ip"].diff).mean()
+    assert train[6].endswith(f": {diff:g}")
+
+
 def test_solver_test_nets_take_the_weights_when_first_tested(write):
     solver = caffe.SGDSolver(write())
     (net,) = solver.test_nets

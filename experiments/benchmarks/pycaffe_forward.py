@@ -1,8 +1,9 @@
 """What pycaffe's `net.forward()` costs over the compiled forward pass itself.
 
-Both run LeNet at batch 64 by turns in one process: the compiled net, whose output is
-copied to the host, and `net.forward()` of a warm net, which copies its outputs too; the
-latter also with one blob inside the net read after each pass.
+Each row runs LeNet at batch 64 two ways, by turns in one process: as one compiled
+function of the core, whose results are copied to the host, and as `net.forward()` of a
+warm net. The rows differ in what is read, and thus copied, after a pass, and in whether
+the input is written, and thus copied, before it.
 
   python experiments/benchmarks/pycaffe_forward.py [ROUNDS]
 """
@@ -22,7 +23,14 @@ from jaxcaffe.pycaffe import memory
 
 NET = "prototxt/lenet/deploy.prototxt"
 BATCH = 64
-CALLS = 20  # per turn
+CALLS = 10  # per turn
+
+ROWS = (
+    ("output read", ("prob",), False),
+    ("output and conv2 read", ("prob", "conv2"), False),
+    ("input written, output read", ("prob",), True),
+)
+"""Title, blobs that are read after a pass, whether the input is written before it."""
 
 
 def time_calls(call: Callable[[], object]) -> float:
@@ -33,55 +41,74 @@ def time_calls(call: Callable[[], object]) -> float:
     return (time.perf_counter() - begin) / CALLS * 1e3
 
 
+def make_input() -> np.ndarray:
+    """Returns a batch of noise."""
+    shape = (BATCH, 1, 28, 28)
+    return np.random.default_rng(0).random(shape, dtype=np.float32)
+
+
 def open_net() -> caffe.Net:
-    """Returns LeNet with a batch of noise in its input, compiled."""
+    """Returns LeNet with a batch of noise in its input."""
     net = caffe.Net(NET, caffe.TEST)
     net.blobs["data"].reshape(BATCH, 1, 28, 28)
-    net.blobs["data"].data[...] = np.random.default_rng(0).random((BATCH, 1, 28, 28))
+    net.blobs["data"].data[...] = make_input()
     net.forward()
     return net
 
 
-def main(rounds: int) -> None:
-    """Prints medians over `rounds` turns, and their ratios."""
-    caffe.init_log(2)
-    net, reader = open_net(), open_net()
-    _ = reader.blobs["conv2"].data
-    reader.forward()
-
-    data = net.blobs["data"].data_side.to_device()
+def make_compiled(
+    net: caffe.Net, read: tuple[str, ...], writes: bool
+) -> Callable[[], object]:
+    """Returns a function that runs the core's forward pass as one program."""
+    data, key = make_input(), jax.random.key(0)
     params, stats = memory.read_weights(net.state)
+    core = net.state.built.net
 
     @jax.jit
     def forward(params, stats, data):  # type: ignore[no-untyped-def]
-        out = net.state.built.net.apply(
-            params, stats, {"data": data}, jax.random.key(0)
-        )
-        return out.blobs["prob"]
+        out = core.apply(params, stats, {"data": data}, key)
+        return [out.blobs[name] for name in read]
 
-    with jax.default_matmul_precision("highest"):
-        np.array(forward(params, stats, data))
+    given = jax.device_put(data)
 
-        def run_compiled() -> None:
-            np.array(forward(params, stats, data))
+    def run() -> list[np.ndarray]:
+        feed = jax.device_put(data.copy()) if writes else given
+        with jax.default_matmul_precision("highest"):
+            return [np.array(value) for value in forward(params, stats, feed)]
 
-        def run_and_read() -> None:
-            reader.forward()
-            _ = reader.blobs["conv2"].data
+    return run
 
-        found: dict[str, list[float]] = {}
-        for _ in range(rounds):
-            for title, call in (
-                ("compiled forward, output copied", run_compiled),
-                ("net.forward()", net.forward),
-                ("net.forward(), then conv2 read", run_and_read),
-            ):
-                found.setdefault(title, []).append(time_calls(call))
-    base = statistics.median(found["compiled forward, output copied"])
-    print(f"LeNet, batch {BATCH}, medians of {rounds} turns of {CALLS} calls")
-    for title, times in found.items():
-        median = statistics.median(times)
-        print(f"{title:34s} {median:7.3f} ms  {median / base:5.2f} x")
+
+def make_pycaffe(
+    net: caffe.Net, read: tuple[str, ...], writes: bool
+) -> Callable[[], object]:
+    """Returns a function that does the same with `net.forward()`."""
+    data = make_input()
+
+    def run() -> list[np.ndarray]:
+        if writes:
+            net.blobs["data"].data[...] = data
+        net.forward()
+        return [net.blobs[name].data for name in read]
+
+    return run
+
+
+def main(rounds: int) -> None:
+    """Prints the medians over `rounds` turns of each row, and their ratio."""
+    caffe.init_log(2)
+    print(f"LeNet, batch {BATCH}, ms a pass, medians of {rounds} turns of {CALLS}")
+    print(f"{'':28s} compiled  net.forward()  ratio")
+    for title, read, writes in ROWS:
+        net = open_net()
+        ways = (make_compiled(net, read, writes), make_pycaffe(net, read, writes))
+        for way in ways:
+            for _ in range(3):  # compiles, and shows the net what is read
+                way()
+        times = [[time_calls(way) for way in ways] for _ in range(rounds)]
+        base, ours = (statistics.median(column) for column in zip(*times, strict=True))
+        ratio = statistics.median(b / a for a, b in times)
+        print(f"{title:28s} {base:8.3f}  {ours:13.3f}  {ratio:5.2f}")
 
 
 if __name__ == "__main__":

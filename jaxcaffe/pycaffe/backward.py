@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 
 from jaxcaffe.pycaffe import forward, memory, programs, shaping
-from jaxcaffe.pycaffe.running import compile_once, running
+from jaxcaffe.pycaffe.running import compile_once, is_settled, running
 from jaxcaffe.pycaffe.state import Pass, State
 from jaxcaffe.spec import Blobs, Params
 
@@ -26,14 +26,12 @@ def run_layers(state: State, start: int, stop: int) -> None:
     built = one.built
     gets, open_tops = programs.reached(built.net, built.plan, start, stop)
     top_diffs = {t: state.blobs[t].diff_side.to_device() for t in open_tops}
-    lean = {b for b in state.graph.nodes[start].bottoms if b in gets}
-    lean |= {name for name in state.inputs if name in gets}
-    wanted = gets if state.wants_all["backward"] else lean
+    wanted = _choose_wanted(state, one, start, stop, gets)
     run = functools.partial(_run_program, state, one, start, stop, top_diffs, overrides)
-    gradients, diffs = run(frozenset(wanted))
+    gradients, diffs = run(wanted)
     for name, value in diffs.items():
         state.blobs[name].diff_side.put(value)
-    _defer_diffs(state, run, gets - wanted)
+    _defer_diffs(state, run, gets, gets - wanted)
     memory.add_diffs(state, built, gradients, start, stop)
 
 
@@ -52,7 +50,7 @@ def run_both(state: State) -> jax.Array:
     built = one.built
     gets, open_tops = programs.reached(built.net, built.plan, 0, stop)
     top_diffs = {t: state.blobs[t].diff_side.to_device() for t in open_tops}
-    made, wanted = forward.choose_wanted(state, one)
+    made, wanted = forward.choose_wanted(state, one, "both")
 
     def make() -> programs.ForwardBackward:
         shapes = {name: blob.shape for name, blob in state.blobs.items()}
@@ -67,7 +65,7 @@ def run_both(state: State) -> jax.Array:
         )
     forward.put_pass(state, one, made, values, stats)
     run = functools.partial(_run_program, state, one, 0, stop, top_diffs, {})
-    _defer_diffs(state, run, gets)
+    _defer_diffs(state, run, gets, gets)
     memory.add_diffs(state, built, gradients, 0, stop)
     return loss
 
@@ -97,20 +95,28 @@ def _was_changed(state: State, one: Pass) -> bool:
     return any(side.was_written() for side in sides)
 
 
+def _choose_wanted(
+    state: State, one: Pass, start: int, stop: int, gets: frozenset[str]
+) -> frozenset[str]:
+    """Returns the blobs whose diffs are worth having at once."""
+    stretch = one.stretch._replace(stop=stop)
+    if state.has_host or is_settled(one.built, "backward", stretch, start):
+        return gets
+    lean = {*state.graph.nodes[start].bottoms, *state.inputs, *state.asked["backward"]}
+    return gets & lean
+
+
 def _defer_diffs(
     state: State,
     run: Callable[[frozenset[str]], tuple[Params, Blobs]],
+    gets: frozenset[str],
     names: frozenset[str],
 ) -> None:
     """Has diffs computed when one of them is asked for."""
-
-    def run_rest() -> Blobs:
-        state.wants_all["backward"] = True
-        return run(names)[1]
-
-    compute = forward.once(run_rest)
+    compute = forward.once(lambda: run(gets)[1])
     for name in names:
-        state.blobs[name].diff_side.put(forward.item(compute, name))
+        side = state.blobs[name].diff_side
+        side.put(forward.when_asked(state, "backward", name, compute))
 
 
 def _run_program(

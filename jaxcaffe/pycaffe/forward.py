@@ -5,14 +5,14 @@ Follows ForwardFromTo of caffe/src/caffe/net.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from jaxcaffe.pycaffe import memory, programs, shaping
 from jaxcaffe.pycaffe.programs import Stretch
-from jaxcaffe.pycaffe.running import compile_once, running
+from jaxcaffe.pycaffe.running import compile_once, is_settled, running
 from jaxcaffe.pycaffe.state import Pass, State
 from jaxcaffe.spec import Blobs, Stats
 
@@ -26,7 +26,7 @@ def run_layers(state: State, start: int, stop: int) -> jax.Array:
     read_feeds(state, start, stop)
     shaping.reshape(state)
     one = open_pass(state, start, stop)
-    made, wanted = choose_wanted(state, one)
+    made, wanted = choose_wanted(state, one, "forward", one.stretch)
     values, stats, loss = _run_pass(state, one, wanted)
     put_pass(state, one, made, values, stats)
     return loss
@@ -51,12 +51,23 @@ def open_pass(state: State, start: int, stop: int) -> Pass:
     return Pass(state.built, stretch, params, stats, blobs, number, {})
 
 
-def choose_wanted(state: State, one: Pass) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns all blobs that a pass makes, and those worth having at once."""
+def choose_wanted(
+    state: State, one: Pass, *head: object
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns all blobs that a pass makes, and those worth having at once.
+
+    Args:
+      state: of the net.
+      one: the pass.
+      *head: what the keys of the pass's programs begin with.
+    """
     made = programs.makes(one.built.net, one.stretch)
+    # Python layers of the user's are not called again for a blob.
+    if state.is_exact or state.has_host or is_settled(one.built, *head):
+        return made, made
     last = state.graph.nodes[one.stretch.stop - 1].tops
-    lean = tuple(name for name in made if name in (*state.graph.outputs, *last))
-    return made, made if state.wants_all["forward"] else lean
+    lean = {*state.graph.outputs, *last, *state.asked["forward"]}
+    return made, tuple(name for name in made if name in lean)
 
 
 def put_pass(
@@ -65,11 +76,12 @@ def put_pass(
     """Takes a pass's results; the blobs that are not among them when asked for."""
     for name, value in values.items():
         _put_data(state, name, value)
-    rest = tuple(name for name in made if name not in values)
-    if rest:
-        compute_rest = once(lambda: _run_rest(state, one, rest))
-        for name in rest:
-            state.blobs[name].data_side.put(item(compute_rest, name))
+    if len(values) < len(made):
+        compute = once(lambda: _run_pass(state, one, made)[0])
+        for name in made:
+            if name not in values:
+                side = state.blobs[name].data_side
+                side.put(when_asked(state, "forward", name, compute))
     memory.put_stats(state, stats)
     for index in range(one.stretch.start, one.stretch.stop):
         state.last[index] = one
@@ -87,9 +99,20 @@ def once(compute: Callable[[], Blobs]) -> Callable[[], Blobs]:
     return run
 
 
-def item(compute: Callable[[], Mapping[str, jax.Array]], name: str) -> Callable:
-    """Returns a function that gives one of the blobs that another computes."""
-    return lambda: compute()[name]
+def when_asked(
+    state: State, way: str, name: str, compute: Callable[[], Blobs]
+) -> Callable[[], jax.Array]:
+    """Returns a function that gives one of the blobs that `compute` gives.
+
+    Whoever reads a blob inside the net is likely to do so again: the next pass gives it
+    at once.
+    """
+
+    def give() -> jax.Array:
+        state.asked[way].add(name)
+        return compute()[name]
+
+    return give
 
 
 def _run_pass(
@@ -106,12 +129,6 @@ def _run_pass(
         )
     one.host_tops.update(host_tops)
     return values, stats, loss
-
-
-def _run_rest(state: State, one: Pass, wanted: tuple[str, ...]) -> Blobs:
-    # Whoever reads one blob inside the net is likely to do so again.
-    state.wants_all["forward"] = True
-    return _run_pass(state, one, wanted)[0]
 
 
 def _put_data(state: State, name: str, value: jax.Array) -> None:

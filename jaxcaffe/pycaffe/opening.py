@@ -67,7 +67,6 @@ def open_state(
         constant=_find_constant(graph),
         is_exact=is_exact,
         has_host=has_host,
-        wants_all={"forward": is_exact or has_host, "backward": has_host},
         built=built,
         cache=cache,
         blobs=OrderedDict(

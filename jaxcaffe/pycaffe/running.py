@@ -16,6 +16,9 @@ from jaxcaffe.pycaffe import modes
 from jaxcaffe.pycaffe.state import Built, State
 from jaxcaffe.spec import Blobs, Params, Stats
 
+_MOST_PROGRAMS = 4
+"""Of one stretch and direction, that differ in the blobs they return."""
+
 
 def compile_once(
     state: State, built: Built, key: Any, make: Callable[[], Any]
@@ -37,6 +40,14 @@ def compile_once(
 
         built.programs[key] = run_numbered if state.is_exact else jax.jit(run_numbered)
     return built.programs[key]
+
+
+def is_settled(built: Built, *head: Any) -> bool:
+    """Returns whether a stretch has got so many programs that one for all shall do.
+
+    Whoever reads ever other blobs would otherwise wait for a compilation each time.
+    """
+    return sum(key[: len(head)] == head for key in built.programs) >= _MOST_PROGRAMS
 
 
 @contextlib.contextmanager

@@ -57,7 +57,6 @@ class State:
     constant: frozenset[str]  # tops that are filled once
     is_exact: bool  # runs uncompiled: shapes that depend on values
     has_host: bool  # calls Python layers of the user's, once in each pass
-    wants_all: dict[str, bool]  # "forward", "backward": have every blob at once
     built: Built  # at the present input shapes
     cache: dict[tuple[Shape, ...], Built]  # shapes of `fed` -> the net for them
     blobs: OrderedDict[str, Blob]
@@ -65,6 +64,10 @@ class State:
     hidden: Stats = dataclasses.field(default_factory=dict)  # recurrent states
     params: OrderedDict[str, BlobVec] = dataclasses.field(default_factory=OrderedDict)
     layers: list[NetLayer] = dataclasses.field(default_factory=list)
+    # Blobs inside the net that have been read: "forward" values, "backward" diffs.
+    asked: dict[str, set[str]] = dataclasses.field(
+        default_factory=lambda: {"forward": set(), "backward": set()}
+    )
     last: dict[int, Pass] = dataclasses.field(default_factory=dict)  # layer -> its pass
     passes: int = 0
     callbacks: dict[str, list[Callback]] = dataclasses.field(

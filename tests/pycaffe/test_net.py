@@ -7,6 +7,7 @@ import pytest
 
 import jaxcaffe.pycaffe as caffe
 from jaxcaffe.errors import CaffeError
+from jaxcaffe.pycaffe import programs
 
 NET = """
 name: "small"
@@ -299,6 +300,32 @@ def test_net_warm_forward_traces_nothing(net):
         )
         net.forward()
         net.blobs["ip"].data.sum()
+
+
+def test_net_warm_forward_returns_the_blobs_that_are_read_and_no_others(net):
+    fill(net)
+    returned = []
+    make = programs.make_forward
+
+    def note(core, stretch, wanted):
+        returned.append(tuple(wanted))
+        return make(core, stretch, wanted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(programs, "make_forward", note)
+        for _ in range(3):
+            net.forward()
+            net.blobs["ip"].data.sum()
+        made = ("conv", "ip", "scaled", "prob")
+        # The outputs; everything when something else is asked for; then just that too.
+        assert returned == [("prob",), made, ("ip", "prob")]
+        for name in ("conv", "scaled"):
+            net.blobs[name].data.sum()
+            net.forward()
+        # Whoever reads everything has one program, however he came there.
+        net.blobs["conv"].data.sum()
+        net.forward()
+        assert returned[3:] == [("conv", "ip", "prob")]
 
 
 def test_net_save_and_copy_from_in_both_formats(net, write, tmp_path):

@@ -20,7 +20,8 @@ Runs a Python script, or a module, in which `import caffe` finds jaxcaffe.pycaff
 def main(argv: Sequence[str]) -> int:
     """Runs the script as `python SCRIPT [ARGS...]` would.
 
-    sys.argv, sys.path[0] and the module __main__ are the script's. What it raises
+    What JAX compiles is kept for the next start, see compile_cache. sys.argv,
+    sys.path[0] and the module __main__ are the script's. What it raises
     passes through, SystemExit included, so that the process ends as python's would.
 
     Args:
@@ -37,8 +38,10 @@ def main(argv: Sequence[str]) -> int:
     if not argv or (is_module and not rest) or (first[:1] == "-" and not is_module):
         print(USAGE, file=sys.stderr)
         return 2
+    from jaxcaffe import compile_cache
     from jaxcaffe.pycaffe.alias import install
 
+    compile_cache.turn_on()
     install()
     if is_module:
         # sys.path[0] is the working directory already, as with `python -m MODULE`.

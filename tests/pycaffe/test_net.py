@@ -508,7 +508,7 @@ def test_net_missing_files_are_runtime_errors(write):
         caffe.Net(write(NET), caffe.TEST, weights="missing.caffemodel")
     with pytest.raises(TypeError, match="Net needs a phase"):
         caffe.Net(write(NET))
-    with pytest.raises(TypeError, match=r"Net has no argument stage\. Accepted: phase"):
+    with pytest.raises(TypeError, match=r"Net has no argument stage\. Accepted: net"):
         caffe.Net(write(NET), caffe.TEST, stage="a")
 
 

@@ -8,7 +8,10 @@ say `import caffe` run unchanged with `python -m jaxcaffe.pycaffe SCRIPT`, or af
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import random
+from collections.abc import Iterator
 from typing import Any
 
 _MODES = "jaxcaffe.pycaffe.modes"
@@ -70,17 +73,34 @@ def __getattr__(name: str) -> Any:
     Raises:
       AttributeError: any other name.
     """
-    if name in _MODULES:
-        # caffe.proto.caffe_pb2 is there without an import of its own.
-        importlib.import_module(_SCHEMA)
-        value: Any = importlib.import_module(_MODULES[name])
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
-    else:
-        raise AttributeError(f"module 'jaxcaffe.pycaffe' has no attribute {name!r}")
+    with _same_random_numbers():
+        if name in _MODULES:
+            # caffe.proto.caffe_pb2 is there without an import of its own.
+            importlib.import_module(_SCHEMA)
+            value: Any = importlib.import_module(_MODULES[name])
+        elif name in _HOMES:
+            value = getattr(importlib.import_module(_HOMES[name]), name)
+        else:
+            raise AttributeError(f"module 'jaxcaffe.pycaffe' has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+@contextlib.contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Leaves the generators of `random` and `numpy.random` as they were.
+
+    Libraries draw from them when they are imported, here perhaps after a script's seed.
+    """
+    import numpy as np
+
+    ours, numpys = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)

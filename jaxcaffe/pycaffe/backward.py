@@ -17,17 +17,32 @@ from jaxcaffe.spec import Blobs, Params
 
 
 def run_layers(state: State, start: int, stop: int) -> None:
-    """Runs layers `stop`, itself left out, down to `start` backward, as one program.
+    """Runs layers `stop`, itself left out, down to `start` backward.
 
     Gradients of parameters are added to their diffs, those of blobs replace theirs.
+    Layers whose last forward passes differ are run one pass after the other, with the
+    random numbers and values of each.
     """
     shaping.reshape(state)
-    one, overrides = _find_pass(state, start, stop)
+    while stop > start:
+        one = state.last.get(stop - 1)
+        low = stop - 1
+        while low > start and state.last.get(low - 1) is one:
+            low -= 1
+        if any(state.built.plan.layers[low:stop]):
+            _run_pass(state, one or forward.open_pass(state, low, stop), low, stop)
+        stop = low
+
+
+def _run_pass(state: State, one: Pass, start: int, stop: int) -> None:
+    one, overrides, before = _take_up(state, one, stop)
     built = one.built
     gets, open_tops = programs.reached(built.net, built.plan, start, stop)
     top_diffs = {t: state.blobs[t].diff_side.to_device() for t in open_tops}
     wanted = _choose_wanted(state, one, start, stop, gets)
-    run = functools.partial(_run_program, state, one, start, stop, top_diffs, overrides)
+    run = functools.partial(
+        _run_program, state, one, start, stop, top_diffs, overrides, before
+    )
     gradients, diffs = run(wanted)
     for name, value in diffs.items():
         state.blobs[name].diff_side.put(value)
@@ -64,35 +79,48 @@ def run_both(state: State) -> jax.Array:
             one.params, one.stats, one.blobs, one.number, top_diffs
         )
     forward.put_pass(state, one, made, values, stats)
-    run = functools.partial(_run_program, state, one, 0, stop, top_diffs, {})
+    run = functools.partial(_run_program, state, one, 0, stop, top_diffs, {}, None)
     _defer_diffs(state, run, gets, gets)
     memory.add_diffs(state, built, gradients, 0, stop)
     return loss
 
 
-def _find_pass(state: State, start: int, stop: int) -> tuple[Pass, Blobs]:
-    """Returns the forward pass to go back through, and values written since."""
-    one = state.last.get(stop - 1)
-    same = one is not None and all(
-        state.last.get(index) is one for index in range(start, stop)
-    )
-    if one is None or not same or _was_changed(state, one):
-        return forward.open_pass(state, start, stop), {}
+def _take_up(
+    state: State, one: Pass, stop: int
+) -> tuple[Pass, Blobs, programs.Before | None]:
+    """Finds what has been written to since a forward pass.
+
+    Returns:
+      The pass with weights and outside blobs as they are now; values written over
+      those that it computed; and what it was given, if that was written to.
+    """
     made = programs.makes(one.built.net, one.stretch._replace(stop=stop))
     overrides = {
         name: state.blobs[name].data_side.to_device()
         for name in made
         if state.blobs[name].data_side.was_written()
     }
-    return one, overrides
-
-
-def _was_changed(state: State, one: Pass) -> bool:
-    """Returns whether what a pass was given has been written to since."""
     own = one.blobs.keys() - set(programs.makes(one.built.net, one.stretch))
-    sides = [state.blobs[name].data_side for name in own]
-    sides += [blob.data_side for blob in state.owners.values()]
-    return any(side.was_written() for side in sides)
+    if _is_unchanged(state, one, own):
+        return one, overrides, None
+    params, stats = memory.read_weights(state)
+    blobs = one.blobs | {name: state.blobs[name].data_side.to_device() for name in own}
+    now = one._replace(params=params, stats=stats, blobs=blobs)
+    return now, overrides, (one.params, one.stats, one.blobs)
+
+
+def _is_unchanged(state: State, one: Pass, own: set[str]) -> bool:
+    """Returns whether weights and the blobs `own` are those that a pass was given."""
+    given = one.params
+    return all(
+        state.blobs[name].data_side.still_holds(one.blobs[name]) for name in own
+    ) and all(
+        blob.data_side.still_holds(given[layer][name])
+        if name in given.get(layer, {})
+        # Statistics, which the pass itself may have moved.
+        else not blob.data_side.was_written()
+        for (layer, name), blob in state.owners.items()
+    )
 
 
 def _choose_wanted(
@@ -126,6 +154,7 @@ def _run_program(
     stop: int,
     top_diffs: Blobs,
     overrides: Blobs,
+    before: programs.Before | None,
     wanted: frozenset[str],
 ) -> tuple[Params, Blobs]:
     stretch = one.stretch._replace(stop=stop)
@@ -149,4 +178,5 @@ def _run_program(
             one.host_tops,
             top_diffs,
             overrides,
+            before,
         )

@@ -88,6 +88,13 @@ class _Side:
             return bool(np.any(view))
         return not np.array_equal(view, np.asarray(self._device), equal_nan=True)
 
+    def still_holds(self, value: jax.Array) -> bool:
+        """Returns whether the present values are those that a program was given."""
+        if self._device is value and not self.was_written():
+            return True
+        self._refresh()
+        return np.array_equal(self._view(), np.asarray(value), equal_nan=True)
+
     def put(self, value: jax.Array | Fetch) -> None:
         """Takes a new value, or what will compute it when it is asked for."""
         if callable(value):

@@ -65,7 +65,8 @@ class MemoryFeed:
       node: the layer.
 
     Attributes:
-      structs: top -> shape and dtype of a batch.
+      structs: top -> shape and dtype before the first batch; then labels are
+        (batch_size, 1, 1, 1), as in Caffe.
       shape: (batch_size, C, H, W).
 
     Source: caffe/src/caffe/layers/memory_data_layer.cpp. Differs: none.
@@ -118,7 +119,7 @@ class MemoryFeed:
         self._position = rows.stop % len(self._data)
         data = jnp.array(self._data[rows], copy=True)
         labels = jnp.array(self._labels[rows], copy=True)
-        return dict(zip(self._tops, (data, labels.reshape(-1)), strict=True))
+        return dict(zip(self._tops, (data, labels), strict=True))
 
     def close(self) -> None:
         """Nothing runs behind this feed."""

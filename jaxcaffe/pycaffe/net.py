@@ -41,9 +41,7 @@ class Net(Described):
       CaffeError: the net, its data or its weights cannot be used; says where and why.
 
     Source: caffe/python/caffe/pycaffe.py. Differs: a net is compiled once for each set
-    of input shapes; what nobody reads is neither computed nor copied; the gradient of a
-    forward pass that started elsewhere than the backward pass ends is taken from the
-    values that the blobs have now.
+    of input shapes; what nobody reads is neither computed nor copied.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

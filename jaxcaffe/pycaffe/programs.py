@@ -33,11 +33,15 @@ Forward = Callable[
 """(params, stats, outside blobs, key) -> (blobs, new stats, () float32 loss, tops of
 Python layers)."""
 
+Before = tuple[Params, Stats, Blobs]
+"""Params, stats and outside blobs of a forward pass, where they have changed since."""
+
 Backward = Callable[
-    [Params, Stats, Blobs, jax.Array, HostTops, Blobs, Blobs], tuple[Params, Blobs]
+    [Params, Stats, Blobs, jax.Array, HostTops, Blobs, Blobs, Before | None],
+    tuple[Params, Blobs],
 ]
-"""(params, stats, outside blobs, key, tops of Python layers, top diffs, overrides) ->
-(gradients of params, diffs of blobs)."""
+"""(params, stats, outside blobs, key, tops of Python layers, top diffs, overrides,
+before) -> (gradients of params, diffs of blobs)."""
 
 
 ForwardBackward = Callable[
@@ -152,8 +156,10 @@ def make_backward(
       wanted: blobs whose diff is returned, if backward computes it.
 
     Returns:
-      backward(params, stats, blobs, key, host_tops, top_diffs, overrides): top_diffs as
-      `reached` lists them; overrides are values that take the place of computed ones.
+      backward(params, stats, blobs, key, host_tops, top_diffs, overrides, before):
+      top_diffs as `reached` lists them; overrides are values that take the place of
+      computed ones; with `before`, blobs have the values that these give, while
+      gradients pass through layers as they are now.
       A parameter's gradient is the sum over the layers that share it; one that Caffe
       would leave alone is zero.
     Source: caffe/src/caffe/net.cpp, BackwardFromTo. Differs: none.
@@ -168,8 +174,10 @@ def make_backward(
         host_tops: HostTops,
         top_diffs: Blobs,
         overrides: Blobs,
+        before: Before | None = None,
     ) -> tuple[Params, Blobs]:
-        return both(params, stats, blobs, key, host_tops, top_diffs, overrides)[1]
+        given = (params, stats, blobs, key, host_tops, top_diffs, overrides, before)
+        return both(*given)[1]
 
     return backward
 
@@ -201,7 +209,7 @@ def make_forward_backward(
         params: Params, stats: Stats, blobs: Blobs, key: jax.Array, top_diffs: Blobs
     ) -> tuple[Blobs, Stats, jax.Array, Params]:
         (values, stats, loss), (gradients, _) = both(
-            params, stats, blobs, key, {}, top_diffs, {}
+            params, stats, blobs, key, {}, top_diffs, {}, None
         )
         return {name: values[name] for name in wanted}, stats, loss, gradients
 
@@ -216,7 +224,7 @@ def _make_both(
     shapes: Mapping[str, Shape],
     wanted: Collection[str],
 ) -> Callable[
-    [Params, Stats, Blobs, jax.Array, HostTops, Blobs, Blobs],
+    [Params, Stats, Blobs, jax.Array, HostTops, Blobs, Blobs, Before | None],
     tuple[tuple[Blobs, Stats, jax.Array], tuple[Params, Blobs]],
 ]:
     gets, open_tops = reached(net, plan, start, stretch.stop)
@@ -242,11 +250,22 @@ def _make_both(
         host_tops: HostTops,
         top_diffs: Blobs,
         overrides: Blobs,
+        before: Before | None,
     ) -> tuple[tuple[Blobs, Stats, jax.Array], tuple[Params, Blobs]]:
-        held = {layer: dict(arrays) for layer, arrays in stats.items()}
-        entering = dict(blobs)
+        old_params, old_stats, old_blobs = before or (params, stats, blobs)
+        held = {layer: dict(arrays) for layer, arrays in old_stats.items()}
+        entering = dict(old_blobs)
         for index in range(stretch.start, start):
-            entering |= run_layer(index, params, held, entering, key, host_tops)
+            entering |= run_layer(index, old_params, held, entering, key, host_tops)
+        olds: dict[int, Blobs] = {}
+        if before is not None:
+            values = dict(entering)
+            for index in range(start, stretch.stop):
+                olds[index] = run_layer(index, old_params, held, values, key, host_tops)
+                values |= olds[index]
+            made = makes(net, stretch)
+            entering |= {name: v for name, v in blobs.items() if name not in made}
+            held = {layer: dict(arrays) for layer, arrays in stats.items()}
 
         def objective(
             params: Params, taps: Blobs
@@ -270,6 +289,8 @@ def _make_both(
                 for top, value in tops.items():
                     if not plan.layers[index]:
                         value = jax.lax.stop_gradient(value)
+                    if index in olds and node.slot is None:
+                        value += jax.lax.stop_gradient(olds[index][top] - value)
                     if top in overrides and node.slot is None:
                         value += jax.lax.stop_gradient(overrides[top] - value)
                     if top in taps and top not in seen:

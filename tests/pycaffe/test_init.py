@@ -42,3 +42,15 @@ def test_parts_without_nets_load_no_jax():
         "sys.exit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_late_imports_leave_the_scripts_random_numbers_alone():
+    program = (
+        "import random, sys, numpy as np, jaxcaffe.pycaffe as caffe\n"
+        "random.seed(1); np.random.seed(1)\n"
+        "caffe.Net, caffe.SGDSolver, caffe.draw, caffe.Classifier\n"
+        "found = random.random(), np.random.rand()\n"
+        "random.seed(1); np.random.seed(1)\n"
+        "sys.exit(found != (random.random(), np.random.rand()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -212,6 +212,52 @@ def test_net_backward_goes_through_values_written_after_forward(net):
     np.testing.assert_allclose(diff[1], [2 / 9, -1 / 9, -1 / 9], rtol=1e-5)
 
 
+def test_net_backward_after_new_weights_keeps_the_values_of_forward(net):
+    fill(net)
+    net.forward()
+    values = {name: blob.data.copy() for name, blob in net.blobs.items()}
+    net.params["ip"][0].data[...] *= 3
+    net.blobs["prob"].diff[...] = np.arange(6).reshape(2, 3)
+    net.backward()
+    for name, value in values.items():
+        np.testing.assert_array_equal(net.blobs[name].data, value)
+    # Inner products go back through the weights of now, and the values of then.
+    below = net.blobs["ip"].diff @ net.params["ip"][0].data
+    found = net.blobs["conv"].diff.reshape(2, -1)
+    mask = values["conv"].reshape(2, -1) > 0
+    np.testing.assert_allclose(found, below * mask, rtol=1e-5, atol=1e-6)
+    weight = net.blobs["ip"].diff.T @ values["conv"].reshape(2, -1)
+    np.testing.assert_allclose(net.params["ip"][0].diff, weight, rtol=1e-5, atol=1e-6)
+
+
+def test_net_backward_through_several_passes_has_the_random_numbers_of_each(write):
+    text = """
+    force_backward: true
+    layer { name: "d" type: "DummyData" top: "noise" dummy_data_param {
+      shape { dim: 4 dim: 50 } data_filler { type: "gaussian" } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "noise" top: "ip"
+      inner_product_param { num_output: 60 weight_filler { type: "xavier" } } }
+    layer { name: "drop" type: "Dropout" bottom: "ip" top: "drop" }
+    layer { name: "twice" type: "Power" bottom: "drop" top: "twice"
+      power_param { scale: 2 } }
+    """
+    net = caffe.Net(write(text), caffe.TRAIN)
+    net.forward()
+    net.forward(end="ip")
+    net.forward(start="twice")
+    kept = net.blobs["drop"].data != 0
+    net.blobs["twice"].diff[...] = 1
+    net.backward()
+    # The second pass has new noise, but the mask is that of the first.
+    np.testing.assert_array_equal(net.blobs["ip"].diff, np.where(kept, 4, 0))
+    np.testing.assert_allclose(
+        net.params["ip"][0].diff,
+        net.blobs["ip"].diff.T @ net.blobs["noise"].data,
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
 def test_net_without_loss_or_force_backward_has_nothing_to_run_backward(write):
     net = caffe.Net(write(FULLY_CONVOLUTIONAL), caffe.TEST)
     net.forward()
@@ -457,7 +503,7 @@ def test_net_memory_data_goes_round_the_arrays(write):
     net.set_input_arrays(data, np.arange(4, dtype=np.float32))
     outs = [net.forward()["out"].ravel().tolist() for _ in range(3)]
     assert outs == [[0, 2, 4, 6], [8, 10, 12, 14], [0, 2, 4, 6]]
-    assert net.blobs["label"].data.tolist() == [0, 1]
+    assert net.blobs["label"].data.tolist() == [[[[0]]], [[[1]]]]
     for bad, message in (
         (data[:3], "multiple of batch size"),
         (data.astype(np.float64), "data array must be float32"),

@@ -131,7 +131,6 @@ class Solver:
             for _, on_gradients_ready in self._callbacks:
                 on_gradients_ready()
             self.apply_update()
-            self._iter += 1
             if _due(self._iter, self.param.snapshot):
                 self.snapshot()
 
@@ -160,11 +159,15 @@ class Solver:
         logger.info("Optimization Done.")
 
     def apply_update(self) -> None:
-        """Changes the weights by the gradients in the params' diffs.
+        """Changes the weights by the gradients in the params' diffs, and counts it.
 
         Afterwards the diffs hold what the weights have lost, as in Caffe.
+
+        Source: caffe/src/caffe/solvers/sgd_solver.cpp, ApplyUpdate. Differs: none.
         """
         self._prepare()
+        if _due(self._iter, self.param.display):
+            logger.info("Iteration %d, lr = %g", self._iter, self.lr)
         params, _ = memory.read_weights(self.net.state)
         with modes.on_device():
             params, lost, self._opt_state = self._update(
@@ -174,6 +177,7 @@ class Solver:
             )
         memory.put_params(self.net.state, params)
         memory.put_diffs(self.net.state, lost)
+        self._iter += 1
 
     def snapshot(self) -> None:
         """Writes the weights and the solver's state at snapshot_prefix.
@@ -281,7 +285,6 @@ class Solver:
         weights = self.net.blob_loss_weights
         for line in log.output_lines("Train", outputs, weights):
             logger.info("%s", line)
-        logger.info("Iteration %d, lr = %g", self._iter, self.lr)
 
     def _test_all(self) -> None:
         for index, net in enumerate(self.test_nets):

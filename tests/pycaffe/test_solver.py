@@ -84,7 +84,7 @@ def test_solver_equals_its_parts(write):
         second.net.forward()
         second.net.backward()
         second.apply_update()
-        second._iter += 1
+    assert first.iter == second.iter == 3
     for ours, theirs in zip(weights(first.net), weights(second.net), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 

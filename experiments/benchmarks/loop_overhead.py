@@ -36,6 +36,7 @@ class Turn(NamedTuple):
 
     step: float  # seconds of each
     waited: float  # share of the time
+    cpu: float  # seconds of processor time of each, all threads
 
 
 def open_case(case: Case, folder: str, images: str) -> runs.Run:
@@ -53,12 +54,13 @@ def measure(run: runs.Run, rounds: int, seconds: float) -> tuple[int, dict]:
 
     def turn(steps: int, fed: bool) -> Turn:
         nonlocal state
-        waited, begin = feed.waited, time.perf_counter()
+        waited, begin, cpu = feed.waited, time.perf_counter(), time.process_time()
         for _ in range(steps):
             state, report = step(state, next(feed) if fed else same)
         jax.block_until_ready((state, report))
         spent = time.perf_counter() - begin
-        return Turn(spent / steps, (feed.waited - waited) / spent)
+        cpu = time.process_time() - cpu
+        return Turn(spent / steps, (feed.waited - waited) / spent, cpu / steps)
 
     turn(2, True)
     steps = max(3, round(seconds / turn(3, True).step))
@@ -80,8 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="that a turn lasts")
     flags = parser.parse_args(argv)
-    print("| net | batch | step alone, ms | step in a run, ms | ratio | waited |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print(
+        "| net | batch | step alone, ms | step in a run, ms | ratio "
+        "| of processor time | waited |"
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
     for case in CASES:
         if flags.only not in ("", case.name):
             continue
@@ -93,9 +98,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             for kind in (False, True)
         )
         waited = statistics.median(turn.waited for turn in found[True])
+        cpus = [
+            statistics.median(turn.cpu for turn in found[kind])
+            for kind in (True, False)
+        ]
         print(
             f"| {case.name} | {case.batch} | {alone:.2f} | {fed:.2f} | "
-            f"{fed / alone:.3f} | {100 * waited:.1f} % |",
+            f"{fed / alone:.3f} | {cpus[0] / cpus[1]:.3f} | {100 * waited:.1f} % |",
             flush=True,
         )
 

@@ -170,7 +170,7 @@ def _import_config(path: str) -> ml_collections.ConfigDict:
         raise errors.ConfigError(
             errors.describe(f"{path}:{error.lineno}", f"is not Python: {error.msg}")
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _line_in(path, error)
         raise errors.ConfigError(
             errors.describe(f"{path}{line}", f"{type(error).__name__}: {error}")
@@ -181,7 +181,7 @@ def _import_config(path: str) -> ml_collections.ConfigDict:
     return _complete(config, path)
 
 
-def _line_in(path: str, error: Exception) -> str:
+def _line_in(path: str, error: BaseException) -> str:
     line, trace = "", error.__traceback__
     while trace is not None:
         if os.path.abspath(trace.tb_frame.f_code.co_filename) == os.path.abspath(path):

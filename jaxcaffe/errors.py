@@ -12,6 +12,9 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 
+_MOST_NAMES = 100  # so that all layer types are listed, not all data sets there are
+_FIRST_NAMES = 10
+
 
 class CaffeError(Exception):
     """Base of every error that a user can cause and mend."""
@@ -111,9 +114,12 @@ def describe_layer(
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Returns the known names that look most like `name`, for "Accepted:".
 
-    With no resemblance at all, all known names are listed.
+    With no resemblance at all, all known names are listed, or the first of very many.
     """
     names = sorted(set(known))
     lowered = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), lowered, n=count, cutoff=0.6)
+    if not close and len(names) > _MOST_NAMES:
+        more = len(names) - _FIRST_NAMES
+        return f"{', '.join(names[:_FIRST_NAMES])} and {more} more"
     return ", ".join([lowered[c] for c in close] or names)

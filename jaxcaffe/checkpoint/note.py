@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ Positions = Mapping[str, Mapping[str, int]]
 
 STATE, NOTE = "state", "note"
 """The two parts of a snapshot, each a folder in it."""
+
+_LONGEST = 200  # characters of a library's own message
 
 
 class BrokenSnapshotError(errors.SnapshotError):
@@ -101,8 +104,11 @@ def reading(path: str) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the beginning of what a library says of its failure."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """Returns what a library says of its failure, the end of it if that is long."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # What follows is TensorStore's own settings; what it says last is the reason.
+    line = re.split(r"\.? See full TensorStore | \[tensorstore_spec=", line)[0]
+    return line if len(line) <= _LONGEST else f"... {line[-_LONGEST:]}"
 
 
 def _is_damage(error: Exception) -> bool:

@@ -21,6 +21,7 @@ from jaxcaffe.data.leveldb_view import (
     iterate,
     open_view,
 )
+from jaxcaffe.data.lmdb import open_environment
 from jaxcaffe.errors import ConfigError, DataError, describe, nearest
 
 BACKENDS = ("lmdb", "leveldb")
@@ -218,27 +219,11 @@ def _leveldb_writer(path: str) -> Iterator[Callable[[list[tuple[bytes, bytes]]],
 
 @contextmanager
 def _read_lmdb(path: str) -> Iterator[Database]:
+    environment = open_environment(path)
     try:
-        # No other process writes to a database that a tool reads: no lock is needed.
-        environment = lmdb.open(path, readonly=True, lock=False, readahead=True)
-    except lmdb.Error as error:
-        raise DataError(describe(path, f"cannot be opened: {error}")) from None
-    try:
-        # LMDB maps the file; touching a page beyond its end would kill the process.
-        pages = environment.info()["last_pgno"] + 1
-        needed = pages * environment.stat()["psize"]
-        size = os.path.getsize(os.path.join(path, "data.mdb"))
-        if size < needed:
-            raise DataError(
-                describe(
-                    path, f"data.mdb is truncated: {size} bytes of at least {needed}"
-                )
-            )
         yield Database(environment.stat()["entries"], _lmdb_records(environment))
     except lmdb.Error as error:
         raise DataError(describe(path, f"is corrupt: {error}")) from None
-    finally:
-        environment.close()
 
 
 def _lmdb_records(environment: Any) -> Iterator[tuple[bytes, bytes]]:

@@ -148,6 +148,8 @@ def open_environment(path: str, readahead: bool = True) -> lmdb.Environment:
                 "the folder of an LMDB database, which holds a file data.mdb",
             )
         ) from error
+    if not status.st_size:
+        raise DataError(describe(path, "data.mdb is empty (0 bytes)"))
     key = (os.path.realpath(file), status.st_dev, status.st_ino, os.getpid())
     with _lock:
         environment = _environments.get(key)

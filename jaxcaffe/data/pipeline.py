@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 from absl import flags
+from grain.multiprocessing import SharedMemoryArray
 
 from jaxcaffe.data.openers import (
     FEED_PARAMS,
@@ -266,7 +267,10 @@ class FeedReader:
             raise
         for feed in self._feeds:
             self._positions[feed.name] += feed.batch_size
-        return {top: array for batch in batches for top, array in batch.items()}
+        tops = {top: array for batch in batches for top, array in batch.items()}
+        for array in tops.values():
+            _drop_name(array)
+        return tops
 
     def close(self) -> None:
         """Ends the threads and processes; the reader may be used again."""
@@ -310,6 +314,17 @@ def _prefetch(feed: Feed, position: int, options: FeedOptions) -> grain.IterData
         ),
         worker_init_fn=_keep_off_devices,
     )
+
+
+def _drop_name(array: np.ndarray) -> None:
+    """Has memory shared with a worker go with its last user, at the latest at the end.
+
+    Grain does so when the array dies, which those that JAX still uses at the end of the
+    program never do; Python then warns of a leak.
+    """
+    if isinstance(array, SharedMemoryArray) and array.shm is not None:
+        array.shm.unlink()  # a mapping outlives its name
+        array._unlink_on_del = False
 
 
 def _keep_off_devices(worker: int, count: int) -> None:

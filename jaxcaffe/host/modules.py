@@ -97,7 +97,7 @@ def import_module(name: str, folders: Sequence[str]) -> ModuleType:
                     f"a module on PYTHONPATH, or in {places}",
                 ) from error
             raise LayerError(*blame(error)) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise LayerError(*blame(error)) from error
 
 
@@ -119,7 +119,7 @@ def load_file(path: str) -> ModuleType:
     try:
         with user_code(("", os.path.dirname(path))):
             spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         if before is not None:
             sys.modules[name] = before

@@ -277,7 +277,7 @@ def _fit_mean_value(mean_value: Sequence[float], channels: int) -> np.ndarray:
             describe(
                 "--mean_value",
                 f"has {len(mean_value)} numbers for {channels} channels",
-                f"1 or {channels}",
+                "1 number" + (f", or {channels}" if channels > 1 else ""),
             )
         )
     return np.broadcast_to(np.asarray(mean_value, np.float32), (channels,))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcaffe import checkpoint, errors, sharding
+from jaxcaffe.checkpoint import note
 
 
 @pytest.fixture
@@ -119,9 +120,24 @@ def test_newest_without_a_part_is_set_aside(write, make_state, whole, part):
 def test_no_snapshot_is_set_aside_when_all_are_broken(write, make_state, whole):
     folder = write(1, 2)
     cut(folder, 0.5)
-    with pytest.raises(errors.SnapshotError, match=r"2: the snapshot cannot be read"):
+    with pytest.raises(errors.SnapshotError) as caught:
         checkpoint.restore_latest(folder, make_state(0), whole)
+    assert "2: the snapshot cannot be read" in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(folder)
     assert checkpoint.steps(folder) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("one\ntwo", "one"),
+        ("", "ValueError"),
+        ("x" * 300 + "why [tensorstore_spec='{}']", "... " + "x" * 197 + "why"),
+        ("why. See full TensorStore details: <bound method>", "why"),
+    ],
+)
+def test_first_line_of_a_librarys_error_is_its_reason(said, expected):
+    assert note.first_line(ValueError(said)) == expected
 
 
 def test_folder_without_snapshots_says_so(tmp_path, make_state, whole):

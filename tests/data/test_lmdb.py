@@ -159,6 +159,7 @@ def test_lmdb_source_after_fork_opens_its_own_environment(make_lmdb):
     ("make", "message"),
     [
         (lambda p: None, "no such file or folder.*data.mdb"),
+        (lambda p: write_file(p, "data.mdb", ""), r"data.mdb is empty \(0 bytes\)"),
         (lambda p: os.mkdir(p), "no LMDB database here"),
         (
             lambda p: write_file(p, "CURRENT", ""),

@@ -246,6 +246,8 @@ def test_feed_reader_processes_give_the_same_batches(make_lmdb):
             expected, found = next(alone), next(many)
             for top in expected:
                 np.testing.assert_array_equal(found[top], expected[top])
+                # Nothing is left behind even if the program ends with arrays in use.
+                assert not os.path.exists(f"/dev/shm/{found[top].shm.name}")
         assert alone.positions == many.positions == {"data": 32}
 
 

@@ -126,7 +126,10 @@ def test_classify_takes_more_images_than_it_holds_at_a_time(files, capsys):
         ("--crop=5", "--crop: invalid choice: '5'"),
         ("--image_dims=256", '--image_dims: "256" is not rows,columns'),
         ("--image_dims=5,9", "image_dims: images of 5 x 9 pixels are smaller"),
-        ("--mean_value=1,2", "--mean_value: has 2 numbers for 3 channels"),
+        (
+            "--mean_value=1,2",
+            "--mean_value: has 2 numbers for 3 channels. Accepted: 1 number, or 3",
+        ),
         ("--mean_value=a", '--mean_value: "a" is no list of numbers'),
         ("--mean_value=1 --mean=m", "--mean: and --mean_value are both given"),
         ("--labels=short.txt", "short.txt: has 1 lines, and the net's output 4 values"),

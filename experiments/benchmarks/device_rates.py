@@ -1,18 +1,19 @@
 """What devices can do at most, from their makers' data sheets.
 
-Tesla K40: NVIDIA, Tesla K40 GPU Active Accelerator, Board Specification BD-06949-001:
-  4.29 TFLOP/s single precision at the base clock, 288 GB/s, 12 GB, PCI Express 3.0 x16.
+Tesla K40: NVIDIA, Tesla K40 GPU Accelerator, Board Specification BD-06902-001: 2880
+  cores at a base clock of 745 MHz, which is 4.29 TFLOP/s in single precision; 288 GB/s,
+  12 GB, PCI Express 3.0 x16.
 H100 SXM5: NVIDIA, H100 Tensor Core GPU Datasheet: 67 TFLOP/s FP32, 989 TFLOP/s TF32 and
   1979 TFLOP/s BF16 "with sparsity", which is twice what dense products get; 3.35 TB/s,
   80 GB, NVLink 900 GB/s both ways together.
 H200 SXM: NVIDIA, H200 Tensor Core GPU Datasheet: the same rates, 4.8 TB/s, 141 GB.
-TPU v5e: Google Cloud, TPU v5e documentation: 197 TFLOP/s bf16, 819 GB/s, 16 GB, 1600
-  Gbit/s between chips, all links together; up to 256 chips in a pod. A float32 product
-  is six bf16 products there ("highest" precision in JAX).
+TPU v5e: Google Cloud, cloud.google.com/tpu/docs/v5e: 197 TFLOP/s bf16, 819
+  GB/s, 16 GB, 400 GB/s between chips both ways together; pods of 256 chips, with 6.4
+  Tbit/s of data-centre network each. A float32 product is six bf16 products there
+  ("highest" precision in JAX).
 
-Beyond one machine or pod a device is given what is usual: 56 Gbit/s InfiniBand for a
-machine with eight K40, 400 Gbit/s for each H100 or H200, and for TPU v5e 100 Gbit/s of
-data-centre network for each host of eight chips.
+Between machines GPUs are given what is usual: 56 Gbit/s InfiniBand for a machine with
+eight K40, 400 Gbit/s for each H100 or H200.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ DEVICES = (
         {"parity": 197 / 6 * TERA, "fast": 197 * TERA},
         819 * GIGA,
         16 * GIGA,
-        Network(256, 200 * GIGA, 32 * 12.5 * GIGA),
+        Network(256, 200 * GIGA, 6400 / 8 * GIGA),
     ),
 )
 

@@ -92,7 +92,8 @@ def _take_up(
 
     Returns:
       The pass with weights and outside blobs as they are now; values written over
-      those that it computed; and what it was given, if that was written to.
+      those that it computed; and what it was given, if anything was written to: blobs
+      further on keep their values.
     """
     made = programs.makes(one.built.net, one.stretch._replace(stop=stop))
     overrides = {
@@ -101,7 +102,7 @@ def _take_up(
         if state.blobs[name].data_side.was_written()
     }
     own = one.blobs.keys() - set(programs.makes(one.built.net, one.stretch))
-    if _is_unchanged(state, one, own):
+    if not overrides and _is_unchanged(state, one, own):
         return one, overrides, None
     params, stats = memory.read_weights(state)
     blobs = one.blobs | {name: state.blobs[name].data_side.to_device() for name in own}

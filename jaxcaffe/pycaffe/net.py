@@ -41,7 +41,8 @@ class Net(Described):
       CaffeError: the net, its data or its weights cannot be used; says where and why.
 
     Source: caffe/python/caffe/pycaffe.py. Differs: a net is compiled once for each set
-    of input shapes; what nobody reads is neither computed nor copied.
+    of input shapes; what nobody reads is neither computed nor copied; gradients are
+    taken at a layer's bottoms, which matters where its top has been written to.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -5,7 +5,7 @@ Follows Init of caffe/src/caffe/net.cpp.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 import jax
 
@@ -73,6 +73,7 @@ def open_state(
             (name, Blob(built.net.structs[name].shape)) for name in graph.blobs
         ),
     )
+    _join_splits(state)
     _make_weights(state)
     _fill_constant(state)
     shaping.set_loss_diffs(state)
@@ -90,6 +91,18 @@ def _find_constant(graph: Graph) -> frozenset[str]:
         for i, top in enumerate(node.tops)
         if is_constant(node, i)
     )
+
+
+def _join_splits(state: State) -> None:
+    """Gives the tops of splits their bottom's memory, as in Caffe."""
+    written = Counter(top for node in state.graph.nodes for top in node.tops)
+    for node in state.graph.nodes:
+        if node.layer.type == "Split":
+            for top in node.tops:
+                # A layer that works in place would write over the others' values.
+                if written[top] == 1:
+                    bottom = state.blobs[node.bottoms[0]]
+                    state.blobs[top].data_side = bottom.data_side
 
 
 def _make_weights(state: State) -> None:

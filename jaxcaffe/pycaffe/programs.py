@@ -289,7 +289,7 @@ def _make_both(
                 for top, value in tops.items():
                     if not plan.layers[index]:
                         value = jax.lax.stop_gradient(value)
-                    if index in olds and node.slot is None:
+                    if index in olds and not _follows_bottom(node):
                         value += jax.lax.stop_gradient(olds[index][top] - value)
                     if top in overrides and node.slot is None:
                         value += jax.lax.stop_gradient(overrides[top] - value)
@@ -312,6 +312,14 @@ def _make_both(
         return made, gradients
 
     return both
+
+
+def _follows_bottom(node: Node) -> bool:
+    """Returns whether a layer's tops show at once what is written to its bottom.
+
+    Python layers' tops are given anyway.
+    """
+    return node.slot is not None or node.layer.type in ("Split", "Flatten", "Reshape")
 
 
 def _nodes(net: Net, start: int, stop: int) -> list[tuple[Node, LayerCall | None]]:

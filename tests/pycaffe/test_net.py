@@ -230,6 +230,31 @@ def test_net_backward_after_new_weights_keeps_the_values_of_forward(net):
     np.testing.assert_allclose(net.params["ip"][0].diff, weight, rtol=1e-5, atol=1e-6)
 
 
+def test_net_blob_with_two_readers_is_one_memory_with_its_splits(write):
+    text = """
+    force_backward: true
+    layer { name: "data" type: "Input" top: "data"
+      input_param { shape { dim: 2 } } }
+    layer { name: "exp" type: "Exp" bottom: "data" top: "exp" }
+    layer { name: "square" type: "Power" bottom: "exp" top: "square"
+      power_param { power: 2 } }
+    layer { name: "cube" type: "Power" bottom: "exp" top: "cube"
+      power_param { power: 3 } }
+    """
+    net = caffe.Net(write(text), caffe.TEST)
+    net.forward()
+    net.blobs["exp"].data[...] = [2, 3]
+    assert net.blobs["exp_exp_0_split_1"].data.tolist() == [2, 3]
+    net.blobs["square"].diff[...] = 1
+    net.blobs["cube"].diff[...] = 1
+    net.backward()
+    # Values written are gone back through; those further on are as forward left them.
+    np.testing.assert_allclose(net.blobs["exp"].diff, [4 + 12, 6 + 27], rtol=1e-6)
+    assert net.blobs["square"].data.tolist() == [1, 1]
+    found = net.forward(start="square")
+    assert (found["square"].tolist(), found["cube"].tolist()) == ([4, 9], [8, 27])
+
+
 def test_net_backward_through_several_passes_has_the_random_numbers_of_each(write):
     text = """
     force_backward: true

@@ -31,7 +31,7 @@ def load_image(path: str, color: bool = True) -> np.ndarray:
 
     Source: caffe/python/caffe/io.py, load_image. Differs: OpenCV reads, as it does for
     training: deeper images become 8 bits, EXIF rotation is applied, and intensity is
-    0.299 R + 0.587 G + 0.114 B.
+    0.299 R + 0.587 G + 0.114 B. `jaxcaffe.pycaffe.io.load_image` reads as pycaffe does.
     """
     pixels = read_image(path, is_color=color)
     return pixels[:, :, ::-1].astype(np.float32) / np.float32(255)

@@ -242,19 +242,24 @@ def open_device_feed(
 
 
 def load_weight_files(
-    net: Net, params: Params, stats: Stats, paths: Sequence[str]
+    net: Net,
+    params: Params,
+    stats: Stats,
+    paths: Sequence[str],
+    must_fit: bool = True,
 ) -> tuple[Params, Stats]:
     """Copies .caffemodel or .caffemodel.h5 files over weights, by layer name.
 
-    Logs what was copied, ignored and left as filled.
+    Logs what was copied, ignored and left as filled. With `must_fit` each file must
+    hold weights of some layer.
 
     Raises:
-      SnapshotError: a file is missing or broken, holds weights of none of the layers,
-        or a layer's blobs do not fit.
+      SnapshotError: a file is missing or broken, holds weights of none of the layers
+        but must, or a layer's blobs do not fit.
     """
     for path in paths:
         params, stats, report = copy_weights(net, params, stats, path)
-        if not report.loaded:
+        if must_fit and not report.loaded:
             held = ", ".join(report.ignored[:_SHOWN]) or "no layer at all"
             wanted = ", ".join(report.missing[:_SHOWN])
             problem = f"holds weights of none of the net's layers, but of {held}"

@@ -202,7 +202,10 @@ def _own_weights(run: runs.Run) -> list[tuple[Params, Stats]]:
             found.append(({}, {}))
             continue
         params, stats = jax.jit(fed.net.init)(jax.random.key(run.seed))
-        params, stats = runs.load_weight_files(fed.net, params, stats, run.weights)
+        # The files are the training net's, and may have nothing that only this one has.
+        params, stats = runs.load_weight_files(
+            fed.net, params, stats, run.weights, must_fit=False
+        )
         found.append(
             (
                 {name: blobs for name, blobs in params.items() if name not in trained},

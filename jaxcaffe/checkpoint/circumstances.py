@@ -16,6 +16,11 @@ import jax
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 """The XLA flag under which a GPU sums in a fixed order."""
 
+_PACKAGES = (
+    *("jax", "jaxlib", "flax", "optax", "numpy"),  # compute
+    *("grain", "lmdb", "h5py", "protobuf", "opencv-python-headless"),  # read
+)
+
 
 def environment(devices: int) -> dict[str, Any]:
     """Returns what must be equal for a resumed run to be bit-identical.
@@ -24,10 +29,9 @@ def environment(devices: int) -> dict[str, Any]:
       devices: how many devices the run uses.
     """
     device = jax.devices()[0]
-    packages = ("jax", "jaxlib", "flax", "grain", "numpy", "opencv-python-headless")
     return {
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
+        **{name: importlib.metadata.version(name) for name in _PACKAGES},
         "device": device.device_kind,
         "platform": device.platform,
         "devices": devices,
@@ -40,10 +44,13 @@ def environment(devices: int) -> dict[str, Any]:
 
 
 def environment_changes(then: Mapping[str, Any], devices: int) -> list[str]:
-    """Returns `name was X, is Y` for each circumstance that changed."""
+    """Returns `name was X, is Y` for each circumstance that changed.
+
+    What the snapshot of an earlier version says nothing of is passed over.
+    """
     now = environment(devices)
     return [
-        f"{name} was {then.get(name)}, is {value}"
+        f"{name} was {then[name]}, is {value}"
         for name, value in now.items()
-        if then.get(name) != value
+        if name in then and then[name] != value
     ]

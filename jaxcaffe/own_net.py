@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxcaffe import errors, fed_net, sharding
+from jaxcaffe import cpu, errors, fed_net, sharding
 from jaxcaffe import run as runs
 from jaxcaffe.config import default_config
 from jaxcaffe.devices import (
@@ -91,6 +91,7 @@ def open_own_net(flags: Namespace, phase: caffe_pb2.Phase, seed: int = 0) -> Own
     Source: caffe/tools/caffe.cpp, test and time. Differs: none.
     """
     load_flagged_layers(flags)
+    cpu.tune_cpu()
     runs.set_precision(flags.precision)
     numbers = parse_ids(flags.gpu, "--gpu")[:1]
     hide_others(numbers)

@@ -10,7 +10,7 @@ import os
 from argparse import Namespace
 from collections.abc import Sequence
 
-from jaxcaffe import errors, log
+from jaxcaffe import cpu, errors, log
 from jaxcaffe import run as runs
 from jaxcaffe.config import load_config, split_overrides
 from jaxcaffe.datasets.prepare import prepare
@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
             errors.describe("--iterations", f"is {flags.iterations}", "at least 1")
         )
     _check_trace(flags.trace)
+    cpu.tune_cpu()
     asked = read_state(flags, caffe_pb2.Phase.Value(flags.phase))
     with log.logging_to(None):
         if is_net(flags.config_or_net):

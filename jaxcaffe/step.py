@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxcaffe.ops.update import update_if
 from jaxcaffe.spec import Blobs, Net, NetOutput, Params, Stats
 from jaxcaffe.state import TrainState, add_hidden, enter_loss, smoothed_loss
 
@@ -76,6 +77,14 @@ def make_train_step(
 
     value_and_grad = jax.value_and_grad(loss_and_outputs, has_aux=True)
 
+    def apply_update(
+        old: tuple[Params, optax.OptState], grads: Params
+    ) -> tuple[tuple[Params, optax.OptState], Params | None]:
+        params, opt_state = old
+        updates, opt_state = tx.update(grads, opt_state, params)
+        new = optax.apply_updates(params, updates), opt_state
+        return new, updates if keep_updates else None
+
     def step(state: TrainState, batch: Blobs) -> tuple[TrainState, StepReport]:
         train, held = _split(state.params, trainable)
         key = iteration_key(state)
@@ -104,22 +113,23 @@ def make_train_step(
 
         norm = sum_norm(grads) if sum_norm else None
         grads = _merge(grads, jax.tree.map(jnp.zeros_like, held))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        new = enter_loss(state, loss)._replace(
-            iter=state.iter + 1,
-            params=optax.apply_updates(state.params, updates),
-            stats=stats,
-            opt_state=opt_state,
-        )
         good = state.finite & jnp.isfinite(loss)
-        new = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
-        new = new._replace(finite=good)
+        learned, updates = update_if(
+            good, apply_update, (state.params, state.opt_state), grads
+        )
+        rest = enter_loss(state, loss)._replace(iter=state.iter + 1, stats=stats)
+        rest = jax.tree.map(
+            lambda a, b: jnp.where(good, a, b),
+            rest._replace(params={}, opt_state=()),
+            state._replace(params={}, opt_state=()),
+        )
+        new = rest._replace(params=learned[0], opt_state=learned[1], finite=good)
         report = StepReport(
             outputs,
             smoothed_loss(new),
             schedule(state.iter),
             good,
-            updates if keep_updates else None,
+            updates,
             norm,
         )
         return new, report

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import ml_collections
 
-from jaxcaffe import checkpoint, errors, log, loop, signals
+from jaxcaffe import checkpoint, cpu, errors, log, loop, signals
 from jaxcaffe import run as runs
 from jaxcaffe.caffe_files.resume import is_caffe_file
 from jaxcaffe.caffe_files.solverstate import read_solver_state
@@ -65,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
             parse_ids(flags.gpu, "--gpu")
             # As in Caffe, each device takes a batch of batch_size.
             config.device_ids, config.batch = flags.gpu, "per_device"
+    cpu.tune_cpu()
     train(
         config,
         flags.resume,

@@ -12,7 +12,7 @@ import lmdb
 import numpy as np
 import pytest
 
-from jaxcaffe import log
+from jaxcaffe import cpu, log
 from jaxcaffe.proto import binary, caffe_pb2
 
 # A shell that starts the suite in the background has it ignore SIGINT, which the
@@ -29,6 +29,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# As the commands have it; in this process, before a test asks for a device.
+cpu.choose_convolutions()
 
 NET = """
 name: "small"

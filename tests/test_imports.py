@@ -37,7 +37,7 @@ ALLOWED = {
     "augment": BASE | {"proto", "window_augment"},
     "window_augment": BASE | {"proto"},
     "prefetch": BASE,
-    "step": BASE | {"state"},
+    "step": BASE | {"state", "ops"},
     "checkpoint": BASE | {"state", "sharding", "log", "disk"},
     "labels": BASE | {"proto"},
     "loop": BASE
@@ -50,6 +50,7 @@ ENTRIES = {
     *("fed_net", "start", "job", "own_net"),
     *("classifier", "pretrained", "image_io", "profiling", "tools", "datasets"),
     "curves",
+    "cpu",
     "pycaffe",
 }
 

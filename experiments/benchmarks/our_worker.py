@@ -8,8 +8,8 @@ import sys
 import jax
 from turns import serve
 
+from jaxcaffe import cpu, sharding
 from jaxcaffe import run as runs
-from jaxcaffe import sharding
 from jaxcaffe.net import graph, translate
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
 from jaxcaffe.profiling.from_net import feed_structs, make_feeds
@@ -26,6 +26,7 @@ base_lr: {rate} lr_policy: "fixed" momentum: {momentum} weight_decay: {decay}
 
 def main(task: dict) -> None:
     """Builds the net that `task` names, compiles it, warms it up, and serves."""
+    cpu.tune_cpu()
     runs.set_precision(task.get("precision", "parity"))
     is_train = task["kind"] == "train"
     net = open_net(

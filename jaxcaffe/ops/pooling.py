@@ -47,9 +47,9 @@ def max_pool(bottom: jax.Array, windows: Windows) -> jax.Array:
     """Takes the maximum of each window; padding never wins.
 
     The gradient goes to the first maximal element of a window, in row order. On the
-    CPU, small windows are compared slice by slice and the gradient is gathered from
-    the windows that hold a pixel, which took a third to a seventh of the time of
-    XLA's select-and-scatter there.
+    CPU, the maximum of a small window is taken along one axis after the other, and the
+    gradient is gathered from the windows that hold a pixel, which took a fifth of the
+    time of XLA's select-and-scatter there.
 
     Args:
       bottom: (N, C, H, W) float32.
@@ -65,7 +65,7 @@ def max_pool(bottom: jax.Array, windows: Windows) -> jax.Array:
     if windows.kernel[0] * windows.kernel[1] <= _MOST_TAPS:
         top = lax.platform_dependent(
             bottom,
-            cpu=lambda x: _max_pool_by_tap(x, windows),
+            cpu=lambda x: _max_pool_by_axis(x, windows),
             default=lambda x: max_pool_plain(x, windows),
         )
     else:
@@ -251,27 +251,45 @@ def _taps(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_pool_by_tap(bottom: jax.Array, windows: Windows) -> jax.Array:
-    return _max_and_tap(bottom, windows)[0]
-
-
-def _max_and_tap(bottom: jax.Array, windows: Windows) -> tuple[jax.Array, jax.Array]:
-    """Returns the maxima and which element of its window each is, as int8."""
-    taps = _taps(bottom, windows, -np.inf)
-    _, _, best = next(taps)
-    winner = jnp.zeros(best.shape, jnp.int8)
-    for i, j, tap in taps:
-        # The first maximum stays; a NaN wins and stays.
-        wins = (tap > best) | (jnp.isnan(tap) & ~jnp.isnan(best))
-        best = jnp.where(wins, tap, best)
-        winner = jnp.where(wins, jnp.int8(i * windows.kernel[1] + j), winner)
-    return best, winner
+def _max_pool_by_axis(bottom: jax.Array, windows: Windows) -> jax.Array:
+    """Takes the maximum of rows before that of columns."""
+    (kernel_h, kernel_w), (stride_h, stride_w) = windows.kernel, windows.stride
+    (top_pad, left_pad) = _far_pads(windows)
+    lowest = np.float32(-np.inf)
+    maxima = lax.reduce_window(
+        bottom,
+        lowest,
+        lax.max,
+        (1, 1, kernel_h, 1),
+        (1, 1, stride_h, 1),
+        ((0, 0), (0, 0), top_pad, (0, 0)),
+    )
+    return lax.reduce_window(
+        maxima,
+        lowest,
+        lax.max,
+        (1, 1, 1, kernel_w),
+        (1, 1, 1, stride_w),
+        ((0, 0), (0, 0), (0, 0), left_pad),
+    )
 
 
 def _max_pool_forward(
     bottom: jax.Array, windows: Windows
 ) -> tuple[jax.Array, jax.Array]:
-    return _max_and_tap(bottom, windows)
+    """Returns the maxima and which element of its window each is, as int8.
+
+    Each element is compared with the finished maximum. Carried along with the maximum
+    so far, the number of the winner makes XLA take all maxima again and one by one,
+    three to six times as long.
+    """
+    best = _max_pool_by_axis(bottom, windows)
+    winner = jnp.full(best.shape, -1, jnp.int8)
+    for i, j, tap in reversed(list(_taps(bottom, windows, -np.inf))):
+        # The first maximum wins, or the first NaN.
+        wins = (tap == best) | jnp.isnan(tap)
+        winner = jnp.where(wins, jnp.int8(i * windows.kernel[1] + j), winner)
+    return best, winner
 
 
 def _max_pool_backward(
@@ -317,4 +335,4 @@ def _max_pool_backward(
     return (lax.pad(padded, zero, [(0, 0, 0), (0, 0, 0), *edges]),)
 
 
-_max_pool_by_tap.defvjp(_max_pool_forward, _max_pool_backward)
+_max_pool_by_axis.defvjp(_max_pool_forward, _max_pool_backward)

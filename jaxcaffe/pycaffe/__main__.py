@@ -39,8 +39,10 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, file=sys.stderr)
         return 2
     from jaxcaffe import compile_cache
+    from jaxcaffe.cpu import tune_cpu
     from jaxcaffe.pycaffe.alias import install
 
+    tune_cpu()
     compile_cache.turn_on()
     install()
     if is_module:

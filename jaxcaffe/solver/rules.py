@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcaffe.ops.update import settle
+
 Pair = tuple[jax.Array, jax.Array]
 
 
@@ -51,7 +53,7 @@ def sgd(momentum: float) -> Rule:
         g: jax.Array, h: jax.Array, r: jax.Array, count: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         del count
-        h = m * h + r * g
+        h = settle(m * h + r * g)
         return h, h
 
     return Rule(init=jnp.zeros_like, update=update)
@@ -102,7 +104,7 @@ def adagrad(delta: float) -> Rule:
         g: jax.Array, h: jax.Array, r: jax.Array, count: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         del count
-        h = h + jnp.square(g)
+        h = settle(h + jnp.square(g))
         return r * (g / (jnp.sqrt(h) + np.float32(delta))), h
 
     return Rule(init=jnp.zeros_like, update=update)
@@ -129,7 +131,7 @@ def rmsprop(rms_decay: float, delta: float) -> Rule:
         g: jax.Array, h: jax.Array, r: jax.Array, count: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         del count
-        h = (np.float32(1) - d) * jnp.square(g) + d * h
+        h = settle((np.float32(1) - d) * jnp.square(g) + d * h)
         return r * (g / (jnp.sqrt(h) + np.float32(delta))), h
 
     return Rule(init=jnp.zeros_like, update=update)
@@ -191,8 +193,8 @@ def adam(momentum: float, momentum2: float, delta: float) -> Rule:
         g: jax.Array, history: Pair, r: jax.Array, count: jax.Array
     ) -> tuple[jax.Array, Pair]:
         h, k = history
-        h = (np.float32(1) - b1) * g + b1 * h
-        k = (np.float32(1) - b2) * jnp.square(g) + b2 * k
+        h = settle((np.float32(1) - b1) * g + b1 * h)
+        k = settle((np.float32(1) - b2) * jnp.square(g) + b2 * k)
         t = (count + 1).astype(jnp.float32)
         c = jnp.sqrt(_one_minus_power(b2, t)) / _one_minus_power(b1, t)
         return r * c * (h / (jnp.sqrt(k) + np.float32(delta))), (h, k)

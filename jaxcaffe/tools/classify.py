@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxcaffe.classifier import Classifier, read_input_shape
+from jaxcaffe.cpu import tune_cpu
 from jaxcaffe.errors import ConfigError, describe
 from jaxcaffe.image_io import center_crop, load_image
 from jaxcaffe.proto import caffe_pb2
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     load_flagged_layers(flags)
     if flags.top < 1:
         raise ConfigError(describe("--top", f"is {flags.top}", "at least 1"))
+    tune_cpu()
     classify(
         build_classifier(
             flags.NET,

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxcaffe.classifier import Classifier
+from jaxcaffe.cpu import tune_cpu
 from jaxcaffe.errors import ConfigError, DataError, describe
 from jaxcaffe.image_io import load_image
 from jaxcaffe.tools import cli, net_images
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(describe("--images_dim", problem, "256,256"))
     device = find_device("classify", "GPU" if flags.gpu else None, None)
     with jax.default_device(device):
+        tune_cpu()
         classifier = Classifier(
             flags.model_def,
             flags.pretrained_model,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcaffe import log
+from jaxcaffe import cpu, log
 from jaxcaffe import run as runs
 from jaxcaffe.augment import make_augment
 from jaxcaffe.caffe_files.weights import copy_weights
@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse(argv)
     load_flagged_layers(flags)
     blobs, paths, batches = _check_arguments(flags)
+    cpu.tune_cpu()
     runs.set_precision("parity")
     device = find_device("extract_features", flags.MODE, flags.DEVICE)
     with log.logging_to(None), jax.default_device(device):

@@ -101,7 +101,7 @@ def test_ave_pool_by_axis_equals_plain_with_its_gradient(lay):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_max_pool_by_taps_is_chosen_for_the_platform():
+def test_max_pool_by_axis_is_chosen_for_the_platform():
     windows = _windows("overlapping")
     bottom = jax.ShapeDtypeStruct((1, 1, 7, 7), jnp.float32)
     gradient = jax.jit(jax.grad(lambda x: max_pool(x, windows).sum()))

@@ -1,0 +1,78 @@
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from jaxcaffe import cpu
+
+# Fills 64 MB again and again in a thread, as XLA's client does, and counts new pages.
+COUNT_FAULTS = """
+import resource, threading
+from jaxcaffe import cpu
+
+kept = cpu.keep_pages()
+faults = []
+
+def fill():
+    for _ in range(3):
+        begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        b"x" * (1 << 26)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)
+
+thread = threading.Thread(target=fill)
+thread.start()
+thread.join()
+print(kept, faults[-1])
+"""
+
+glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is tuned"
+)
+
+
+def _count_faults(**environment):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    clean.pop("GLIBC_TUNABLES", None)
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT_FAULTS],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    kept, faults = done.stdout.split()
+    return kept == "True", int(faults)
+
+
+@glibc
+def test_keep_pages_large_buffers_of_a_thread_need_no_new_pages():
+    kept, faults = _count_faults()
+    assert kept
+    assert faults < 100  # of 16,384
+
+
+@glibc
+def test_keep_pages_leaves_what_the_environment_sets():
+    kept, _ = _count_faults(MALLOC_ARENA_MAX="2")
+    assert not kept
+
+
+def test_choose_convolutions_adds_to_the_flags(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    monkeypatch.setattr(cpu.jax, "__version_info__", (0, 10, 2))
+    assert cpu.choose_convolutions()
+    assert os.environ["XLA_FLAGS"] == (
+        "--xla_cpu_enable_fast_math=false --xla_cpu_experimental_ynn_fusion_type="
+        "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    )
+    assert not cpu.choose_convolutions()
+
+
+def test_choose_convolutions_leaves_older_versions_alone(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(cpu.jax, "__version_info__", (0, 9, 0))
+    assert not cpu.choose_convolutions()
+    assert "XLA_FLAGS" not in os.environ

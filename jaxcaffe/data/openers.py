@@ -48,7 +48,6 @@ class FeedOptions(NamedTuple):
       processes: that read batches, per feed; 0 for this one alone. They start by
         importing the main module anew, which therefore needs `if __name__ ==
         "__main__":`.
-      shard: (index, count): this host's share of the rows of each batch.
     """
 
     seed: int = 0
@@ -62,7 +61,6 @@ class FeedOptions(NamedTuple):
     threads: int = 2
     prefetch: int = 4
     processes: int = 0
-    shard: tuple[int, int] = (0, 1)
 
 
 class Opened(NamedTuple):
@@ -94,11 +92,6 @@ def check_options(options: FeedOptions) -> None:
         value = getattr(options, name)
         if value < least:
             raise ConfigError(describe(name, f"is {value}", f"at least {least}"))
-    index, count = options.shard
-    if not 0 <= index < count:
-        raise ConfigError(
-            describe("shard", f"is {options.shard}", "(index, count), index < count")
-        )
 
 
 def _open_data(

@@ -131,17 +131,6 @@ def open_feed(
         raise type(error)(
             describe_layer(where, layer.name, layer.type, str(error))
         ) from error
-    _, count = options.shard
-    if opened.batch_size % count:
-        raise ConfigError(
-            describe_layer(
-                where,
-                layer.name,
-                layer.type,
-                f"batch_size {opened.batch_size} cannot be shared by {count} hosts",
-                f"a multiple of {count}",
-            )
-        )
     num_records = len(opened.source)
     skip = 0
     if opened.rand_skip:
@@ -156,14 +145,13 @@ def open_feed(
         shuffle=Shuffle(groups, options.seed) if opened.shuffle else None,
         skip=skip,
         batch_size=opened.batch_size,
-        shard=options.shard,
     )
     if opened.is_image:
         records = _fit_images(records, layer, phase, options)
     first = records[0]
-    local = opened.batch_size // count
-    structs = {top: ((local, *a.shape), a.dtype) for top, a in first.items()}
-    if opened.batch_size > 1:
+    size = opened.batch_size
+    structs = {top: ((size, *a.shape), a.dtype) for top, a in first.items()}
+    if size > 1:
         records = dataclasses.replace(
             records, expected={top: (s[1:], d) for top, (s, d) in structs.items()}
         )
@@ -245,14 +233,6 @@ class FeedReader:
     def positions(self) -> dict[str, int]:
         """Feed name -> records handed out since the first one of all."""
         return dict(self._positions)
-
-    @property
-    def epochs(self) -> dict[str, int]:
-        """Feed name -> times that its records began anew."""
-        return {
-            feed.name: (self._positions[feed.name] + feed.skip) // feed.num_records
-            for feed in self._feeds
-        }
 
     def __iter__(self) -> FeedReader:
         return self
@@ -385,7 +365,7 @@ def _find_different(
     """Returns an index whose image differs in size from the first, and both shapes."""
     top = records.tops[0][1]
     first = records[0][top].shape
-    plain = dataclasses.replace(records, shuffle=None, skip=0, shard=(0, 1))
+    plain = dataclasses.replace(records, shuffle=None, skip=0)
     length = len(records.source)
     for index in np.linspace(0, length - 1, min(length, 64)).astype(int).tolist():
         try:

@@ -92,8 +92,7 @@ class Shuffle:
 class Records:
     """The endless sequence of checked records behind a feed.
 
-    Record p is {top: array}, counted from where the feed starts, through all epochs; on
-    one of several hosts only the positions of its rows are counted.
+    Record p is {top: array}, counted from where the feed starts, through all epochs.
     """
 
     source: Source
@@ -103,26 +102,23 @@ class Records:
     shuffle: Shuffle | None  # None: the source's order
     skip: int
     batch_size: int
-    shard: tuple[int, int] = (0, 1)
     crop: tuple[int, bool] | None = None  # crop_size, whether at random
     expected: Mapping[str, tuple[tuple[int, ...], np.dtype]] | None = None
     limits: Mapping[str, tuple[int, int | None]] | None = None
 
-    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
-        """Returns {top: array} of the record at this host's row `row`."""
-        batch = self._read([self._position(row)])
+    def __getitem__(self, position: int) -> dict[str, np.ndarray]:
+        """Returns {top: array} of the record at a position."""
+        batch = self._read([position])
         return {top: array[0] for top, array in batch.items()}
 
     def read_batch(self, number: int) -> dict[str, np.ndarray]:
-        """Returns {top: (N, ...)} of this host's rows of batch `number`.
+        """Returns {top: (N, ...)} of batch `number`.
 
         Raises:
           DataError: a record is broken or does not fit; names the first such.
         """
-        index, count = self.shard
-        local = self.batch_size // count
-        start = number * self.batch_size + index * local
-        return self._read(range(start, start + local))
+        start = number * self.batch_size
+        return self._read(range(start, start + self.batch_size))
 
     def index(self, position: int) -> int:
         """Returns the source's index of the record at a position of the sequence."""
@@ -159,12 +155,6 @@ class Records:
                 yield from read_many(indices)
         except CaffeError as error:
             raise DataError(f"{self.title}: {error}") from error
-
-    def _position(self, row: int) -> int:
-        index, count = self.shard
-        local = self.batch_size // count
-        batch, rest = divmod(row, local)
-        return batch * self.batch_size + index * local + rest
 
     def _crop(self, data: np.ndarray, position: int, index: int) -> np.ndarray:
         assert self.crop is not None

@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import secrets
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NoReturn, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 from jaxcaffe import compile_cache
 from jaxcaffe.errors import (
@@ -23,6 +22,7 @@ from jaxcaffe.errors import (
     from_callbacks,
     nearest,
 )
+from jaxcaffe.proto.files import write_atomically
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -238,22 +238,13 @@ def write_file(path: str, data: bytes, overwrite: bool = False) -> None:
     Raises:
       ConfigError: the file exists and `overwrite` is false, or cannot be written.
     """
-    temporary = f"{path}.partial-{secrets.token_hex(4)}"
-    try:
-        refuse_existing(path, overwrite)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        refuse_existing(path, overwrite)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise ConfigError(
-            describe(path, f"cannot be written: {error.strerror}")
-        ) from None
-    finally:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
+    refuse_existing(path, overwrite)
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+        refuse_existing(path, overwrite)  # made meanwhile
+
+    write_atomically(path, write, ConfigError)
 
 
 def refuse_existing(path: str, overwrite: bool = False) -> None:

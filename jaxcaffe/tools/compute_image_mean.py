@@ -14,7 +14,7 @@ import numpy as np
 from jaxcaffe.data import database, datum
 from jaxcaffe.errors import ConfigError, DataError, describe
 from jaxcaffe.progress import show_progress
-from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.proto.binary import write_blob
 from jaxcaffe.tools import cli
 
 DESCRIPTION = """\
@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     mean = compute_mean(flags.DB, flags.backend, flags.threads)
     if flags.OUT is not None:
         cli.say(f"Write to {flags.OUT}")
-        cli.write_file(flags.OUT, _serialise(mean), flags.overwrite)
+        cli.refuse_existing(flags.OUT, flags.overwrite)
+        write_blob(flags.OUT, mean[np.newaxis])
     cli.say(f"Number of channels: {len(mean)}")
     cli.say(
         "Values in units of the stored pixels (bytes: grey levels, 0 to 255); channels "
@@ -195,14 +196,6 @@ def _different(
 def _show_shape(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
     return f"{channels} channels of {height} x {width}"
-
-
-def _serialise(mean: np.ndarray) -> bytes:
-    """Returns the BlobProto with the four sizes of old, as Caffe writes it."""
-    channels, height, width = mean.shape
-    blob = caffe_pb2.BlobProto(num=1, channels=channels, height=height, width=width)
-    blob.data.extend(mean.ravel().tolist())
-    return blob.SerializeToString()
 
 
 if __name__ == "__main__":

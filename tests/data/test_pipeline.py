@@ -188,10 +188,6 @@ def test_feed_reader_positions_count_what_was_handed_out(database):
         time.sleep(0.05)
         assert reader.positions == {"data": 4, "other": 12}
         assert batch["other_label"].tolist() == [9, 10, 0]
-        assert reader.epochs == {"data": 0, "other": 1}
-        next(reader)
-        next(reader)
-        assert reader.epochs == {"data": 1, "other": 1}
 
 
 def test_feed_reader_close_ends_its_threads_and_keeps_the_position(database):
@@ -249,26 +245,6 @@ def test_feed_reader_processes_give_the_same_batches(make_lmdb):
                 # Nothing is left behind even if the program ends with arrays in use.
                 assert not os.path.exists(f"/dev/shm/{found[top].shm.name}")
         assert alone.positions == many.positions == {"data": 32}
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_shards_together_hold_the_whole_batch(database, shuffle):
-    options = FeedOptions(shuffle=shuffle, threads=0)
-    whole = labels_of(open_data(database, options, batch_size=6), options, 5)
-    parts = []
-    for index in range(3):
-        own = options._replace(shard=(index, 3))
-        feed = open_data(database, own, batch_size=6)
-        assert feed.structs["label"] == ((2,), np.float32)
-        with FeedReader([feed], own) as reader:
-            parts.append([next(reader)["label"].tolist() for _ in range(5)])
-            assert reader.positions == {"data": 30}
-    assert [flat(rows) for rows in zip(*parts, strict=True)] == whole
-
-
-def test_shards_that_do_not_divide_the_batch_raise(database):
-    with pytest.raises(ConfigError, match="batch_size 4 cannot be shared by 3 hosts"):
-        open_data(database, SYNCHRONOUS._replace(shard=(0, 3)))
 
 
 @pytest.fixture
@@ -484,7 +460,6 @@ def test_source_override_reads_another_database(database, make_lmdb):
         ({"resize": "wrap"}, 'resize: "wrap" is no rule. Accepted: warp'),
         ({"threads": -1}, "threads: is -1. Accepted: at least 0"),
         ({"prefetch": 0}, "prefetch: is 0. Accepted: at least 1"),
-        ({"shard": (2, 2)}, r"shard: is \(2, 2\)"),
     ],
 )
 def test_open_feed_bad_option_raises(database, options, message):

@@ -38,7 +38,9 @@ def open_job(run: runs.Run, workdir: str, start: Start) -> Iterator[loop.TrainJo
     log.start_scalars(curves, first)
     with contextlib.ExitStack() as stack:
         snapshots = checkpoint.open_writer(
-            os.path.join(workdir, "snapshots"), run.config.snapshot.keep
+            os.path.join(workdir, "snapshots"),
+            run.config.snapshot.keep,
+            start.outdated,
         )
         stack.callback(snapshots.close)
         caffe = None

@@ -5,9 +5,10 @@ Follows Solve, Step, TestAll and Test of caffe/src/caffe/solver.cpp.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import jax
@@ -96,7 +97,7 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
     # The test nets' records, before a test that was cut short; `state` then still has
     # the hidden states from before it.
     cursors = None
-    earlier: StepReport | None = None
+    earlier: jax.Array | None = None  # whether all was finite, _LOOK_BACK ago
     updates: Params | None = None  # of the last step, for snapshot_diff
     lines = display.UpdateLines(solver)
 
@@ -106,6 +107,18 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
         if saved != iteration:
             _snapshot(job, state, iteration, positions, updates)
             saved = iteration
+
+    @contextlib.contextmanager
+    def keeping_progress() -> Iterator[None]:
+        positions = _test_positions(job)
+        try:
+            yield
+        except errors.DataError:
+            if iteration > 0:
+                save(positions)
+            _wait(job)
+            job.scalars.flush()
+            raise
 
     logger.info("Starting Optimization")
     logger.info("Solving %s", job.net.graph.name)
@@ -121,27 +134,22 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
             _check_finite(job, state, iteration)
             cursors = _test_positions(job)
             save_now = functools.partial(save, cursors)
-            found, tested = test_all(job, state, iteration, poll, save_now)
+            with keeping_progress():
+                found, tested = test_all(job, state, iteration, poll, save_now)
             if found is None:
                 stopped = True
                 break
             scores, state = found, tested
-        try:
+        with keeping_progress():
             batch = next(job.feed)
-        except errors.DataError:
-            if iteration > 0:
-                save(_test_positions(job))
-            _wait(job)
-            job.scalars.flush()
-            raise
         if job.probe is not None and _due(iteration, solver.display):
             job.probe(state, batch)
         state, report = job.train_step(state, batch)
         updates = report.updates
         if _due(iteration, solver.display):
             lines.flush()
-            now = time.perf_counter()
             shown = jax.device_get(report)
+            now = time.perf_counter()
             if not shown.finite:
                 _check_finite(job, state, iteration + 1)
             display.show_iteration(
@@ -161,9 +169,9 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
         lines.note_norm(report.norm)
         iteration += 1
         if _due(iteration, _LOOK_BACK):
-            if earlier is not None and not bool(earlier.finite):
+            if earlier is not None and not bool(earlier):
                 _check_finite(job, state, iteration)
-            earlier = report
+            earlier = report.finite
         asked = poll()
         cursors = None
         if _due(iteration, solver.snapshot) or (asked.snapshot and not asked.stop):
@@ -182,13 +190,16 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
     else:
         if _due(iteration, solver.display):
             # One more forward pass shows the loss after the last update.
-            loss, stats = job.loss_step(state, next(job.feed))
+            with keeping_progress():
+                batch = next(job.feed)
+            loss, stats = job.loss_step(state, batch)
             logger.info("Iteration %d, loss = %g", iteration, float(loss))
             # BatchNorm has counted it, and the last test sees that, as in Caffe.
             state = state._replace(stats=stats)
         if _due(iteration, solver.test_interval):
             save_now = functools.partial(save, _test_positions(job))
-            found, state = test_all(job, state, iteration, poll, save_now)
+            with keeping_progress():
+                found, state = test_all(job, state, iteration, poll, save_now)
             scores = found or scores
         logger.info("Optimization Done.")
     failure = _wait(job) or job.scalars.flush()

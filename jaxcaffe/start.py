@@ -31,6 +31,7 @@ class Start(NamedTuple):
     state: TrainState
     positions: checkpoint.Positions  # of its data layers; none for the beginning
     own: tuple[Params, ...]  # per test net, weights of layers that it alone has
+    outdated: Sequence[int] = ()  # snapshots that go when the run's first one is due
 
 
 def start_new(run: runs.Run, folder: str, overwrite: bool) -> Start:
@@ -39,7 +40,7 @@ def start_new(run: runs.Run, folder: str, overwrite: bool) -> Start:
     Args:
       run: not begun.
       folder: of its snapshots.
-      overwrite: whether snapshots that are there are removed.
+      overwrite: whether snapshots that are there may go.
 
     Raises:
       CaffeError: weights do not fit; snapshots are in the way.
@@ -53,8 +54,8 @@ def start_new(run: runs.Run, folder: str, overwrite: bool) -> Start:
         whole = sharding.replicated(run.mesh)
         params, stats = jax.device_put((params, stats), whole)
         state = state._replace(params=params, stats=stats)
-    _clear_later(folder, 0, overwrite)
-    return _make_start(run, state, {}, own)
+    outdated = refuse_later(folder, 0, overwrite)
+    return _make_start(run, state, own, outdated)
 
 
 def start_from_caffe(run: runs.Run, folder: str, path: str, overwrite: bool) -> Start:
@@ -64,7 +65,7 @@ def start_from_caffe(run: runs.Run, folder: str, path: str, overwrite: bool) -> 
       run: not begun.
       folder: of its snapshots.
       path: of the .solverstate.
-      overwrite: whether later snapshots are removed.
+      overwrite: whether later snapshots may go.
 
     Raises:
       CaffeError: the state does not fit; snapshots are in the way.
@@ -76,8 +77,8 @@ def start_from_caffe(run: runs.Run, folder: str, path: str, overwrite: bool) -> 
     _log_weights_unread(run)
     start = int(state.iter)
     check_caffe_files(run, start, overwrite)
-    _clear_later(folder, start, overwrite)
-    return _make_start(run, state, {}, own)
+    outdated = refuse_later(folder, start, overwrite)
+    return _make_start(run, state, own, outdated)
 
 
 def start_from_snapshot(
@@ -89,7 +90,7 @@ def start_from_snapshot(
       run: not begun.
       folder: of its snapshots.
       snapshot: which one; "" for the newest whole one in `folder`.
-      overwrite: whether later snapshots are removed.
+      overwrite: whether later snapshots may go.
 
     Raises:
       CaffeError: the snapshot does not fit; others are in the way.
@@ -102,8 +103,9 @@ def start_from_snapshot(
     # What this very run wrote before it was cut is its own to replace.
     replace = is_own and note.get("caffe_prefix") == _caffe_prefix(run)
     check_caffe_files(run, start, overwrite or replace)
-    _clear_later(folder, start + is_own, overwrite)
-    return Start(state, note.get("positions", {}), tuple(params for params, _ in own))
+    outdated = refuse_later(folder, start + is_own, overwrite)
+    params = tuple(params for params, _ in own)
+    return Start(state, note.get("positions", {}), params, outdated)
 
 
 def check_caffe_files(run: runs.Run, start: int, overwrite: bool) -> None:
@@ -113,6 +115,15 @@ def check_caffe_files(run: runs.Run, start: int, overwrite: bool) -> None:
       CaffeError: it does not do.
     """
     if run.config.snapshot.caffe:
+        if os.path.abspath(run.config.workdir or ".") == _caffe_prefix(run):
+            raise errors.ConfigError(
+                errors.describe(
+                    "config.workdir",
+                    f"{run.config.workdir} is the snapshot_prefix too, and Caffe takes "
+                    "a prefix that is a folder for another one",
+                    f"another folder, {run.config.workdir}_run for instance",
+                )
+            )
         caffe_snapshots.check_size(run.train.net, run.solver)
         caffe_snapshots.refuse_existing(run.solver, start, run.max_iter, overwrite)
         caffe_snapshots.check_prefix(run.solver.snapshot_prefix)
@@ -218,8 +229,8 @@ def _own_weights(run: runs.Run) -> list[tuple[Params, Stats]]:
 def _make_start(
     run: runs.Run,
     state: TrainState,
-    positions: checkpoint.Positions,
     own: Sequence[tuple[Params, Stats]],
+    outdated: Sequence[int],
 ) -> Start:
     """Puts the statistics of test nets alone into the state, as weight files say."""
     hidden = tuple(
@@ -227,11 +238,5 @@ def _make_start(
         for zeros, (_, stats) in zip(state.hidden, own, strict=True)
     )
     hidden = jax.device_put(hidden, sharding.replicated(run.mesh))
-    return Start(
-        state._replace(hidden=hidden), positions, tuple(params for params, _ in own)
-    )
-
-
-def _clear_later(folder: str, start: int, overwrite: bool) -> None:
-    for step in refuse_later(folder, start, overwrite):
-        checkpoint.remove(folder, step)
+    params = tuple(params for params, _ in own)
+    return Start(state._replace(hidden=hidden), {}, params, outdated)

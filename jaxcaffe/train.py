@@ -22,6 +22,7 @@ from jaxcaffe.devices import parse_ids
 from jaxcaffe.job import open_job
 from jaxcaffe.log import logger
 from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.proto.files import refuse_missing
 from jaxcaffe.start import (
     Note,
     Start,
@@ -189,6 +190,8 @@ def train(
         run = runs.open_run(config, note.get("seed"), asked, is_new)
         _log_circumstances(run, note)
         if is_new:
+            for path in run.weights:
+                refuse_missing(path, errors.SnapshotError)
             check_caffe_files(run, 0, overwrite)
         with (
             checkpoint.hold_workdir(workdir),

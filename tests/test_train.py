@@ -184,6 +184,28 @@ def test_bad_record_is_reported_at_its_turn_and_progress_is_kept(workspace):
     assert checkpoint.steps("long/snapshots") == [5]
 
 
+def test_bad_record_of_a_test_is_reported_and_progress_is_kept(workspace):
+    with lmdb.open("test_lmdb") as database, database.begin(write=True) as writer:
+        writer.put(b"00000003_x", b"not a record")
+    break_file("solver.prototxt", "snapshot: 5", "test_initialization: false")
+    with pytest.raises(errors.DataError, match="00000003_x"):
+        train(load_config("solver.prototxt", ["workdir=w"]))
+    assert checkpoint.steps("w/snapshots") == [10]
+    assert len(log.read_scalars("w/scalars.jsonl")) == 10
+
+
+def test_overwrite_keeps_what_is_there_until_the_first_own_snapshot(workspace):
+    train(load_config("solver.prototxt", ["workdir=w", "max_iter=20"]))
+    assert checkpoint.steps("w/snapshots") == [10, 15, 20]
+    break_file("solver.prototxt", "base_lr: 0.05", "base_lr: 1e30")
+    with pytest.raises(errors.NonFiniteError):
+        train(load_config("solver.prototxt", ["workdir=w"]), overwrite=True)
+    assert checkpoint.steps("w/snapshots") == [10, 15, 20]
+    break_file("solver.prototxt", "base_lr: 1e30", "base_lr: 0.05")
+    train(load_config("solver.prototxt", ["workdir=w", "max_iter=5"]), overwrite=True)
+    assert checkpoint.steps("w/snapshots") == [5]
+
+
 def test_resume_with_the_newest_note_broken_takes_the_snapshot_before(workspace):
     config = load_config("solver.prototxt", ["workdir=w"])
     whole = train(config)
@@ -643,6 +665,11 @@ MISTAKES = {
         lambda: pathlib.Path("net.prototxt").write_text('name: "none"\n'),
         [],
         "the net has no layer for phase TRAIN",
+    ),
+    "workdir at the snapshot_prefix": (
+        lambda: None,
+        ["--config.workdir=small", "--config.snapshot.caffe=true"],
+        "small is the snapshot_prefix too",
     ),
     "resume with nothing there": (lambda: None, ["--resume"], "holds no snapshot"),
     "no such snapshot": (lambda: None, ["--snapshot=w/5"], "w/5: is not a snapshot"),

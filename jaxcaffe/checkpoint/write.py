@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -41,12 +41,14 @@ class Writer(NamedTuple):
     """Waits likewise and ends the thread."""
 
 
-def open_writer(folder: str, keep: int) -> Writer:
+def open_writer(folder: str, keep: int, outdated: Sequence[int] = ()) -> Writer:
     """Returns the writer of a run's snapshots.
 
     Args:
       folder: for instance `runs/lenet/snapshots`; see folder.open_folder.
       keep: how many of the newest stay; 0 keeps all.
+      outdated: iterations of snapshots that go when the first of this run is due, and
+        not before: until then they are all there is.
 
     Raises:
       SnapshotError: the folder cannot be made or written.
@@ -58,9 +60,12 @@ def open_writer(folder: str, keep: int) -> Writer:
     pool = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
     pending: list[Future[errors.SnapshotError | None]] = []
     failures: list[errors.SnapshotError | None] = [None]
+    going = list(outdated)
 
     def save(state: TrainState, note: Mapping[str, Any]) -> str:
         wait()
+        while going:
+            folders.remove(folder, going.pop())
         iteration = int(state.iter)
         path = os.path.join(folder, str(iteration))
         # It may be there: a run may stand where the snapshot was taken that it started

@@ -5,13 +5,13 @@ Follows ReadImageToCVMat, DecodeDatumToCVMat and their kin in src/caffe/util/io.
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
 import cv2
 import numpy as np
 
 from jaxcaffe.errors import DataError, describe
+from jaxcaffe.proto.files import read_content, show_path
 
 Decode = Literal["color", "gray", "native"]
 """What a decoded image becomes: three channels in the order B, G, R; one channel; or
@@ -63,24 +63,13 @@ def read_image(
             )
         )
     return resize_image(
-        decode_file(read_bytes(path), "color" if is_color else "gray", path),
+        decode_file(
+            read_content(path, DataError), "color" if is_color else "gray", path
+        ),
         new_height,
         new_width,
         path,
     )
-
-
-def read_bytes(path: str) -> bytes:
-    """Returns a file's content; DataError names the file and why it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(describe(_show(path), f"cannot be read: {reason}")) from None
-    except ValueError as error:  # a NUL in the name
-        raise DataError(describe(_show(path), f"cannot be read: {error}")) from None
-    return content
 
 
 def decode_file(content: bytes, decode: Decode, where: str) -> np.ndarray:
@@ -112,16 +101,16 @@ def decode_image(content: bytes, decode: Decode, where: str) -> np.ndarray:
     Differs: none.
     """
     if not content:
-        raise DataError(describe(_show(where), "image is empty (0 bytes)"))
+        raise DataError(describe(show_path(where), "image is empty (0 bytes)"))
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), _FLAGS[decode])
     except cv2.error as error:  # such as more pixels than OpenCV allows
         problem = f"image cannot be decoded: {_reason(error)}"
-        raise DataError(describe(_show(where), problem)) from None
+        raise DataError(describe(show_path(where), problem)) from None
     if image is None:
         raise DataError(
             describe(
-                _show(where),
+                show_path(where),
                 f"image cannot be decoded: its {len(content)} bytes are corrupt, "
                 "truncated, or of no known format",
                 "a whole JPEG, PNG, BMP or other image that OpenCV reads",
@@ -130,7 +119,7 @@ def decode_image(content: bytes, decode: Decode, where: str) -> np.ndarray:
     if image.dtype != np.uint8:
         raise DataError(
             describe(
-                _show(where),
+                show_path(where),
                 f"image has {image.dtype.itemsize * 8} bits per channel",
                 "8 bits, or decoding with force_color or force_gray",
             )
@@ -168,7 +157,7 @@ def resize_image(
             f"the image of {channels} channels of {height} x {width} pixels cannot be "
             f"resized to {new_height} x {new_width}: {_reason(error)}"
         )
-        raise DataError(describe(_show(where), problem)) from None
+        raise DataError(describe(show_path(where), problem)) from None
     return resized if resized.ndim == 3 else resized[:, :, np.newaxis]
 
 
@@ -205,8 +194,3 @@ def is_truncated_jpeg(content: bytes) -> bool:
 
 def _reason(error: cv2.error) -> str:
     return " ".join(str(error.err or error).split())
-
-
-def _show(path: str) -> str:
-    """The path as printable text, also when its bytes are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcaffe.data.image import read_bytes, read_image, to_planes
+from jaxcaffe.data.image import read_image, to_planes
 from jaxcaffe.data.lmdb import Row
 from jaxcaffe.errors import CaffeError, DataError, describe
+from jaxcaffe.proto.files import read_content
 
 _LABEL = re.compile(r"[+-]?[0-9]+")
 _LINE = "a path, a space and an integer, as in cat/1.jpg 0"
@@ -127,7 +128,7 @@ def read_entries(path: str) -> list[Entry]:
     Raises:
       DataError: the file cannot be read, or is empty.
     """
-    lines = read_bytes(path).split(b"\n")
+    lines = read_content(path, DataError).split(b"\n")
     entries = [Entry(i, text) for i, text in enumerate(lines, 1) if text.strip()]
     if not entries:
         raise DataError(describe(path, "names no images", "lines such as cat/1.jpg 0"))

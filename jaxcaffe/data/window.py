@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxcaffe.data.image import decode_file, read_bytes, resize_image
+from jaxcaffe.data.image import decode_file, resize_image
 from jaxcaffe.data.records import draw
 from jaxcaffe.errors import DataError, describe
+from jaxcaffe.proto.files import read_content
 
 WARP, SQUARE = "warp", "square"
 """What crop_mode may be."""
@@ -169,7 +170,7 @@ class WindowSource:
         content = None if self._cache is None else self._cache.get(image)
         try:
             if content is None:
-                content = read_bytes(path)
+                content = read_content(path, DataError)
                 if self._cache is not None:
                     self._cache[image] = content
             return decode_file(content, "color", path)

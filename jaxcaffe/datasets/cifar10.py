@@ -12,9 +12,9 @@ import numpy as np
 
 from jaxcaffe.data.database import BACKENDS, check_new, create_database
 from jaxcaffe.data.datum import write_datum
-from jaxcaffe.data.image import read_bytes
 from jaxcaffe.errors import ConfigError, DataError, describe
 from jaxcaffe.progress import show_progress
+from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
 
 DESCRIPTION = """\
@@ -140,7 +140,7 @@ def read_batch(
     Raises:
       DataError: the file is missing, has another size, or labels above 9.
     """
-    content = read_bytes(path)
+    content = read_content(path, DataError)
     size = 1 + SHAPE[0] * SHAPE[1] * SHAPE[2]
     if len(content) != records * size:
         raise DataError(

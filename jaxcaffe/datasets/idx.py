@@ -15,9 +15,9 @@ import numpy as np
 
 from jaxcaffe.data.database import BACKENDS, Put, check_new, create_database
 from jaxcaffe.data.datum import write_datum
-from jaxcaffe.data.image import read_bytes
 from jaxcaffe.errors import ConfigError, DataError, describe
 from jaxcaffe.progress import show_progress
+from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
 
 _GZIP_START = b"\x1f\x8b"
@@ -167,7 +167,7 @@ def read_idx(path: str, axes: int) -> np.ndarray:
     caffe/examples/mnist/convert_mnist_data.cpp, where the magic numbers are 2051 for
     images and 2049 for labels. Differs: the size of the file is checked.
     """
-    content = read_bytes(path)
+    content = read_content(path, DataError)
     if content.startswith(_GZIP_START):
         try:
             content = gzip.decompress(content)

@@ -30,17 +30,39 @@ def read_bytes(path: str | os.PathLike[str], error: type[CaffeError]) -> bytes:
       refused, which Caffe takes for an empty message.
     """
     name = os.fspath(path)
+    if os.path.isdir(name):
+        raise error(describe(name, "is a folder", "the name of a file"))
     try:
-        data = Path(name).read_bytes()
+        os.stat(name)
     except FileNotFoundError:
         raise error(describe(name, *_describe_missing(Path(name)))) from None
-    except IsADirectoryError:
-        raise error(describe(name, "is a folder", "the name of a file")) from None
-    except OSError as cause:
-        raise error(describe(name, f"cannot be read ({cause.strerror})")) from None
+    except (OSError, ValueError):
+        pass  # reading tells
+    data = read_content(name, error)
     if not data:
         raise error(describe(name, "the file is empty"))
     return data
+
+
+def read_content(path: str, error: type[CaffeError]) -> bytes:
+    """Returns a file's bytes, of which there may be none, without looking around it.
+
+    Raises:
+      error: the file is missing or cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as cause:
+        reason = cause.strerror or str(cause)
+    except ValueError as cause:  # a NUL in the name
+        reason = str(cause)
+    raise error(describe(show_path(path), f"cannot be read: {reason}"))
+
+
+def show_path(path: str) -> str:
+    """Returns a path as printable text, also when its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def refuse_missing(path: str | os.PathLike[str], error: type[CaffeError]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 from jaxcaffe import image_io
-from jaxcaffe.data.image import read_bytes
 from jaxcaffe.errors import CaffeError, ConfigError, DataError, describe
+from jaxcaffe.proto.files import read_content
 
 _GRAY = (0.2125, 0.7154, 0.0721)
 """Shares of R, G and B in the intensity, as scikit-image has them (ITU-R BT.709)."""
@@ -40,7 +40,7 @@ def load_image(filename: str, color: bool = True) -> np.ndarray:
     Source: caffe/python/caffe/io.py, load_image, with scikit-image as it was then.
     Differs: OpenCV decodes.
     """
-    content = np.frombuffer(read_bytes(filename), np.uint8)
+    content = np.frombuffer(read_content(filename, DataError), np.uint8)
     pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
     if pixels is None:
         raise DataError(

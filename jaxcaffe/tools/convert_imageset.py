@@ -18,6 +18,7 @@ from jaxcaffe.data import database, datum, image
 from jaxcaffe.data.image_list import Entry, parse_entry, read_entries
 from jaxcaffe.errors import ConfigError, DataError, describe
 from jaxcaffe.progress import show_progress
+from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
 
 DESCRIPTION = """\
@@ -149,7 +150,7 @@ def convert_entry(
                 )
             )
         full = _join(root, path)
-        content = image.read_bytes(full)
+        content = read_content(full, DataError)
         truncated = image.is_truncated_jpeg(content)
         decode: image.Decode = "gray" if options.gray else "color"
         pixels = image.decode_file(content, decode, full)

@@ -11,8 +11,8 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxcaffe.data.image import read_bytes
 from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
 
 DESCRIPTION = """\
@@ -171,7 +171,7 @@ def read_words(path: str) -> dict[str, str]:
       DataError: the file cannot be read, a line has no words, a synset stands twice.
     """
     words: dict[str, str] = {}
-    lines = os.fsdecode(read_bytes(path)).splitlines()
+    lines = os.fsdecode(read_content(path, DataError)).splitlines()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -22,6 +22,7 @@ from PIL import Image
 from jaxcaffe.data import image
 from jaxcaffe.errors import CaffeError, ConfigError, DataError, describe
 from jaxcaffe.progress import show_progress
+from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
 
 DESCRIPTION = """\
@@ -99,7 +100,7 @@ def read_paths(list_path: str, input_folder: str = "") -> list[str]:
     Raises:
       DataError: the list is missing or names no images.
     """
-    lines = os.fsdecode(image.read_bytes(list_path)).splitlines()
+    lines = os.fsdecode(read_content(list_path, DataError)).splitlines()
     paths = [_LABEL.sub("", line.strip().removeprefix(input_folder)) for line in lines]
     paths = [path.lstrip("/") for path in paths if path]
     if not paths:
@@ -131,7 +132,7 @@ def make_image(
     try:
         cli.refuse_existing(target, overwrite)
         if image_lib == "pil":
-            content = crop_with_pil(image.read_bytes(source), side, source)
+            content = crop_with_pil(read_content(source, DataError), side, source)
         else:
             content = _crop_with_opencv(source, side)
         os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
@@ -216,7 +217,7 @@ def _central_square(width: int, height: int, side: int) -> tuple[int, int, int, 
 
 
 def _crop_with_opencv(path: str, side: int) -> bytes:
-    content = image.read_bytes(path)
+    content = read_content(path, DataError)
     if image.is_truncated_jpeg(content):
         raise DataError(describe(path, "is a truncated JPEG"))
     pixels = image.decode_file(content, "color", path)

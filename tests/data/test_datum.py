@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxcaffe.data import datum
-from jaxcaffe.data.image import read_bytes
 from jaxcaffe.errors import DataError
 from jaxcaffe.proto import caffe_pb2
 
@@ -38,7 +37,7 @@ def test_write_datum_pixels_gives_the_bytes_that_caffe_wrote():
 def test_write_encoded_datum_file_bytes_gives_the_bytes_that_caffe_wrote():
     entries = json.loads((GOLDEN / "dumps" / "lmdb_enc.json").read_text())
     for entry in entries:
-        content = read_bytes(str(GOLDEN / "images" / entry["key"][9:]))
+        content = (GOLDEN / "images" / entry["key"][9:]).read_bytes()
         value = datum.write_encoded_datum(content, entry["label"])
         assert hashlib.sha256(value).hexdigest() == entry["value_sha256"]
 
@@ -60,7 +59,7 @@ def test_read_datum_pixels_returns_them_exactly():
 )
 def test_read_datum_encoded_image_matches_pixels_decoded_by_caffe(decode, plain):
     for entry, data in dumped(plain):
-        content = read_bytes(str(GOLDEN / "images" / entry["key"][9:]))
+        content = (GOLDEN / "images" / entry["key"][9:]).read_bytes()
         value = datum.write_encoded_datum(content, entry["label"])
         record = datum.read_datum(value, entry["key"], decode)
         assert record.data.shape == (
@@ -85,7 +84,7 @@ def test_read_datum_encoded_image_matches_pixels_decoded_by_caffe(decode, plain)
     ],
 )
 def test_read_datum_encoded_native_keeps_channels_and_orientation(name, shape):
-    value = datum.write_encoded_datum(read_bytes(str(GOLDEN / "images" / name)), 1)
+    value = datum.write_encoded_datum((GOLDEN / "images" / name).read_bytes(), 1)
     assert datum.read_datum(value, "key").data.shape == shape
 
 
@@ -156,14 +155,14 @@ def test_read_datum_negative_sizes_are_refused():
 
 
 def test_read_datum_broken_encoded_image_names_record():
-    content = read_bytes(str(GOLDEN / "images" / "bad" / "cut.png"))
+    content = (GOLDEN / "images" / "bad" / "cut.png").read_bytes()
     value = datum.write_encoded_datum(content, 1)
     with pytest.raises(DataError, match=r'record "k": image cannot be decoded: its'):
         datum.read_datum(value, "k")
 
 
 def test_read_datum_native_sixteen_bits_points_to_force_flags():
-    content = read_bytes(str(GOLDEN / "images" / "x" / "deep16.png"))
+    content = (GOLDEN / "images" / "x" / "deep16.png").read_bytes()
     value = datum.write_encoded_datum(content, 1)
     with pytest.raises(DataError, match=r"16 bits per channel.*force_color"):
         datum.read_datum(value, "k")

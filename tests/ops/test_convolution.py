@@ -22,6 +22,21 @@ CASES = {
         {"group": 3, "stride": (2,), "pad": ((2, 2),), "dilation": (2,)},
     ),
     "depthwise, many taps": ((1, 2, 10, 9), (2, 1, 9, 9), {"group": 2}),
+    "one pixel": ((2, 4, 7, 6), (6, 4, 1, 1), {}),
+    "one pixel, strided": ((2, 4, 7, 6), (6, 4, 1, 1), {"stride": (3, 2)}),
+    "one pixel, dilated, padded": (
+        (2, 4, 7, 6),
+        (6, 4, 1, 1),
+        {"pad": ((1, 0), (0, 2)), "dilation": (2, 3)},
+    ),
+    "one pixel, large image": ((2, 4, 24, 25), (6, 4, 1, 1), {}),
+    "one pixel, large image, strided": (
+        (2, 3, 49, 50),
+        (5, 3, 1, 1),
+        {"stride": (2, 2)},
+    ),
+    "one element, one axis": ((2, 4, 7), (6, 4, 1), {"stride": (2,)}),
+    "no spatial axis, one group": ((2, 4), (6, 4), {}),
     "no spatial axis": ((2, 4), (6, 2), {"group": 2}),
 }
 
@@ -66,6 +81,17 @@ def test_convolution_in_groups_is_chosen_for_the_platform():
     assert cpu.count("stablehlo.convolution") == 2
     assert cuda.count("stablehlo.convolution") == 1
     assert "feature_group_count = 2" in cuda
+
+
+def test_convolution_of_one_pixel_is_chosen_for_the_platform():
+    bottom, weight, settings = _operands("one pixel")
+    both = jax.grad(lambda b, w: convolution(b, w, **settings).sum(), (0, 1))
+    traced = jax.jit(both).trace(bottom, weight)
+    assert "stablehlo.convolution" not in traced.lower().as_text()
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == 2
+        assert "dot_general" not in text
 
 
 def test_convolution_takes_the_ambient_precision():

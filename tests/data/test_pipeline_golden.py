@@ -41,7 +41,7 @@ MESSAGES = {
     "fail_backend": r"db/lmdb_resized: this is an LMDB database.*backend: LMDB",
     "fail_image_missing": r"bad.txt:2: images/bad/missing.jpg",
     "fail_image_one_side": r"new_height is 20 and new_width is 0",
-    "fail_image_no_list": r"none.txt: the list of images cannot be read",
+    "fail_image_no_list": r"none.txt: cannot be read",
     "fail_image_varied": r"is 3x\d+x\d+, the first 3x30x36",
     "fail_image_batch0": r"batch_size is 0",
     "fail_h5_transform": r"HDF5Data does not transform its data",

@@ -113,6 +113,6 @@ def test_train_hands_level_and_stages_to_the_run(monkeypatch, tmp_path):
     solver = tmp_path / "s.prototxt"
     solver.write_text('net: "n" base_lr: 1 lr_policy: "fixed"')
     asked = []
-    monkeypatch.setattr(train, "train", lambda *args: asked.append(args[-1]))
+    monkeypatch.setattr(train, "train", lambda *args: asked.append(args[4]))
     assert train.main([str(solver), "--level=2", "--stage=a,b"]) == 0
     assert asked == [caffe_pb2.NetState(phase=TRAIN, level=2, stage=["a", "b"])]

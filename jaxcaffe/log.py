@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -145,6 +146,7 @@ def quieten_libraries() -> None:
 
     threading.excepthook = skip_orbax_thread
     sys.unraisablehook = skip_orbax_coroutine
+    warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
     # A full disk shows when a snapshot or the curves cannot be written.
     logging.raiseExceptions = False
 

@@ -68,7 +68,7 @@ def is_leftover(path: str) -> bool:
 def begin(folder: str, step: int) -> str:
     """Returns the name under which to write a snapshot; nothing is there."""
     partial = os.path.join(folder, f"{step}.partial")
-    discard(folder, step)
+    discard(folder)
     return partial
 
 
@@ -88,10 +88,14 @@ def commit(folder: str, step: int) -> str:
     return path
 
 
-def discard(folder: str, step: int) -> None:
-    """Removes what was written of a snapshot that shall not be."""
+def discard(folder: str) -> None:
+    """Removes what was written of snapshots that shall not be, as far as it can.
+
+    TensorStore's threads may still be writing into one that has failed; what they make
+    anew goes with the next call.
+    """
     for name in os.listdir(folder):
-        if name.startswith(f"{step}.partial"):
+        if _LEFTOVER.fullmatch(name):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 

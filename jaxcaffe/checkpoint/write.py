@@ -82,7 +82,11 @@ def open_writer(folder: str, keep: int, outdated: Sequence[int] = ()) -> Writer:
             failures[0] = pending.pop().result()
         return failures[0]
 
-    return Writer(save, wait, lambda: pool.shutdown(wait=True))
+    def close() -> None:
+        pool.shutdown(wait=True)
+        folders.discard(folder)
+
+    return Writer(save, wait, close)
 
 
 def copy_state(state: TrainState) -> TrainState:
@@ -136,7 +140,7 @@ def _write(
             )
         path = folders.commit(folder, iteration)
     except Exception as error:
-        folders.discard(folder, iteration)
+        folders.discard(folder)
         return _describe(folder, iteration, error)
     logger.info("Snapshot of iteration %d is complete: %s", iteration, path)
     try:

@@ -65,7 +65,7 @@ def test_begin_and_discard_leave_nothing_of_an_earlier_attempt(tmp_path):
     folder.begin(str(tmp_path), 7)
     assert os.listdir(tmp_path) == ["70"]
     (tmp_path / "7.partial").mkdir()
-    folder.discard(str(tmp_path), 7)
+    folder.discard(str(tmp_path))
     assert os.listdir(tmp_path) == ["70"]
 
 

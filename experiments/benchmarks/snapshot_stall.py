@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxcaffe import checkpoint
+from jaxcaffe import checkpoint, cpu
 from jaxcaffe.caffe_files import snapshots as caffe_snapshots
 from jaxcaffe.net import graph, translate
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
@@ -136,6 +136,7 @@ def read_peak() -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the medians over all rounds, and what each turn took."""
+    cpu.tune_cpu()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--net", default=NET)
     parser.add_argument("--batch", type=int, default=32)

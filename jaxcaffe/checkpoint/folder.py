@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 
 from jaxcaffe import disk, errors
 
@@ -36,9 +37,8 @@ def open_folder(folder: str) -> None:
         with open(probe, "wb"):
             pass
         os.remove(probe)
-        for name in os.listdir(folder):
-            if _LEFTOVER.fullmatch(name):
-                shutil.rmtree(os.path.join(folder, name))
+        for name in _leftovers(folder):
+            shutil.rmtree(os.path.join(folder, name))
     except OSError as error:
         raise errors.SnapshotError(
             errors.describe(
@@ -89,14 +89,34 @@ def commit(folder: str, step: int) -> str:
 
 
 def discard(folder: str) -> None:
-    """Removes what was written of snapshots that shall not be, as far as it can.
+    """Removes what was written of snapshots that shall not be, as far as it can."""
+    for name in _leftovers(folder):
+        shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
-    TensorStore's threads may still be writing into one that has failed; what they make
-    anew goes with the next call.
+
+def discard_failed(folder: str, quiet: float = 0.3, patience: float = 10.0) -> None:
+    """Removes what a failed snapshot left, and what is still being written of it.
+
+    The threads of TensorStore do not end with the call that failed: what they had
+    before them they write yet, into folders that they make anew.
+
+    Args:
+      folder: of the run's snapshots.
+      quiet: seconds without anything new after which they are thought to be done.
+      patience: seconds after which the rest is left to the next snapshot.
     """
-    for name in os.listdir(folder):
-        if _LEFTOVER.fullmatch(name):
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+    begin = last = time.monotonic()
+    while (now := time.monotonic()) < min(last + quiet, begin + patience):
+        if _leftovers(folder):
+            discard(folder)
+            last = now
+        time.sleep(0.02)
+
+
+def _leftovers(folder: str) -> list[str]:
+    if not os.path.isdir(folder):
+        return []
+    return [name for name in os.listdir(folder) if _LEFTOVER.fullmatch(name)]
 
 
 def remove(folder: str, step: int) -> None:

@@ -82,11 +82,7 @@ def open_writer(folder: str, keep: int, outdated: Sequence[int] = ()) -> Writer:
             failures[0] = pending.pop().result()
         return failures[0]
 
-    def close() -> None:
-        pool.shutdown(wait=True)
-        folders.discard(folder)
-
-    return Writer(save, wait, close)
+    return Writer(save, wait, lambda: pool.shutdown(wait=True))
 
 
 def copy_state(state: TrainState) -> TrainState:
@@ -140,7 +136,7 @@ def _write(
             )
         path = folders.commit(folder, iteration)
     except Exception as error:
-        folders.discard(folder)
+        folders.discard_failed(folder)
         return _describe(folder, iteration, error)
     logger.info("Snapshot of iteration %d is complete: %s", iteration, path)
     try:

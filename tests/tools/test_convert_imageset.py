@@ -416,9 +416,10 @@ def test_convert_imageset_interrupted_leaves_nothing(tmp_path, endless):
     with start(*endless) as process:
         wait_for_partial(tmp_path / "out")
         process.send_signal(signal.SIGINT)
-        # The worker that waits for the pipe gets its end.
-        time.sleep(0.2)
-        os.close(os.open(tmp_path / "pipe.png", os.O_RDWR | os.O_NONBLOCK))
+        # The worker that waits for the pipe, now or in a while, gets its end.
+        while process.poll() is None:
+            os.close(os.open(tmp_path / "pipe.png", os.O_RDWR | os.O_NONBLOCK))
+            time.sleep(0.05)
         error = process.stderr.read()
     assert process.returncode == 130
     assert error.endswith("Interrupted.\n")

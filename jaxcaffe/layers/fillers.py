@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcaffe.errors import LayerError, nearest
-from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.proto import caffe_pb2, dialects
 from jaxcaffe.spec import Shape
 
 
@@ -41,8 +41,8 @@ def fill(filler: caffe_pb2.FillerParameter, key: jax.Array, shape: Shape) -> jax
       float32 array of that shape.
 
     Raises:
-      LayerError: unknown type, a setting out of range, a shape that the type cannot
-        fill.
+      LayerError: unknown type, with its fork if it is from one; a setting out of
+        range; a shape that the type cannot fill.
 
     Source: caffe/include/caffe/filler.hpp, GetFiller and the classes above it.
     Differs: random numbers come from JAX's generator, so draws differ while
@@ -50,9 +50,7 @@ def fill(filler: caffe_pb2.FillerParameter, key: jax.Array, shape: Shape) -> jax
     """
     make = _FILLERS.get(filler.type)
     if make is None:
-        raise LayerError(
-            f'filler type "{filler.type}" is unknown', nearest(filler.type, _FILLERS)
-        )
+        raise LayerError(*_unknown_type(filler.type))
     if min(shape, default=1) < 1:
         raise LayerError(
             f"filler {filler.type} cannot fill an empty blob of shape {shape}",
@@ -64,6 +62,14 @@ def fill(filler: caffe_pb2.FillerParameter, key: jax.Array, shape: Shape) -> jax
             "sparse with type gaussian only",
         )
     return make(filler, key, shape)
+
+
+def _unknown_type(type_: str) -> tuple[str, str]:
+    forks = dialects.filler_type_forks(type_)
+    if not forks:
+        return f'filler type "{type_}" is unknown', nearest(type_, _FILLERS)
+    problem = f'Caffe 1.0 has no filler type "{type_}"; {dialects.tell_forks(forks)}'
+    return problem, ", ".join(_FILLERS)
 
 
 def _constant(

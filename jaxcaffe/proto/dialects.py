@@ -1,7 +1,8 @@
-"""Layer types, fields and enum values that only forks of Caffe have, and which forks.
+"""What only forks of Caffe have, and which: layer and filler types, fields, values.
 
-Names and numbers come from each fork's src/caffe/proto/caffe.proto and from its layers'
-REGISTER_LAYER_CLASS; the answers name a fork by its work and its repository.
+Names and numbers come from each fork's src/caffe/proto/caffe.proto, its layers'
+REGISTER_LAYER_CLASS and its include/caffe/filler.hpp; the answers name a fork by its
+work and its repository.
 """
 
 from __future__ import annotations
@@ -358,6 +359,14 @@ YoloV2Loss synopsys
 YoloV3Loss synopsys
 Yolov3 mobilenet_yolo
 Yolov3DetectionOutput mobilenet_yolo
+"""
+
+# As above, for `type` of a filler.
+_FILLERS = """
+diagonal flownet2 synopsys
+gabor intel
+gaussian_unitball happynear
+identity happynear
 """
 
 # Messages of the schema at the margin. Below them, for each field that the schema
@@ -1217,6 +1226,18 @@ def layer_type_forks(type_: str) -> tuple[str, ...]:
     return _names(_TYPE_TABLE.get(type_, ()))
 
 
+def filler_type_forks(type_: str) -> tuple[str, ...]:
+    """Returns the names of the forks that have a filler type, the best known first.
+
+    Args:
+      type_: the type string, as in `weight_filler { type: "gabor" }`; case counts.
+
+    Returns:
+      As `layer_type_forks`.
+    """
+    return _names(_FILLER_TABLE.get(type_, ()))
+
+
 def field_forks(message: Descriptor, field: str) -> tuple[str, ...]:
     """Returns the names of the forks that have a field which a message lacks.
 
@@ -1345,5 +1366,6 @@ def _read_numbers(table: str) -> dict[str, dict[str, _Numbers]]:
 
 _ORDER = {key: index for index, key in enumerate(FORKS)}
 _TYPE_TABLE = _read_types(_TYPES)
+_FILLER_TABLE = _read_types(_FILLERS)
 _FIELD_TABLE = _read_numbers(_FIELDS)
 _ENUM_TABLE = _read_numbers(_ENUMS)

@@ -163,6 +163,12 @@ def test_fill_bilinear_upsampling_keeps_a_constant_image(factor):
     ("text", "shape", "message"),
     [
         ('type: "xaiver"', (2, 3), r'filler type "xaiver" is unknown\. .*xavier'),
+        (
+            'type: "gabor"',
+            (2, 3),
+            r'^Caffe 1\.0 has no filler type "gabor"; it comes from Intel Caffe '
+            r"\(intel/caffe\), a fork of Caffe\. Accepted: constant, .*, bilinear\.$",
+        ),
         ('type: ""', (2, 3), r"is unknown\. Accepted: .*bilinear.*xavier"),
         ('type: "uniform" min: 1 max: 0', (2,), "min 1 above max 0"),
         ('type: "gaussian" std: 0', (2,), r"std 0\. Accepted: std above 0"),

@@ -58,6 +58,20 @@ def test_layer_type_forks_of_caffes_own_types_are_none():
     assert not dialects.layer_type_forks("NoSuchLayer")
 
 
+@pytest.mark.parametrize(
+    ("type_", "forks"),
+    [
+        ("gabor", ["Intel Caffe"]),
+        ("diagonal", ["FlowNet 2.0", "Synopsys Caffe"]),
+        ("gaussian_unitball", ["caffe-windows"]),
+        ("gaussian", []),
+        ("no_such_filler", []),
+    ],
+)
+def test_filler_type_forks_are_those_that_have_it(type_, forks):
+    assert first(dialects.filler_type_forks(type_)) == forks
+
+
 def test_tables_say_nothing_of_what_the_schema_has():
     messages = {m.full_name: m for m in all_messages()}
     for name, fields in dialects._FIELD_TABLE.items():
@@ -81,7 +95,8 @@ def all_messages():
 
 
 def test_every_fork_of_the_table_is_used_and_known():
-    used = {key for keys in dialects._TYPE_TABLE.values() for key in keys}
+    types = (dialects._TYPE_TABLE, dialects._FILLER_TABLE)
+    used = {key for table in types for keys in table.values() for key in keys}
     for table in (dialects._FIELD_TABLE, dialects._ENUM_TABLE):
         for names in table.values():
             for numbers in names.values():

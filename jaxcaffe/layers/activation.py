@@ -125,7 +125,7 @@ class PReLU(nnx.Module):
       LayerError: the bottom has fewer than two axes; whatever the filler refuses.
 
     Source: caffe/src/caffe/layers/prelu_layer.cpp; He et al., "Delving Deep into
-    Rectifiers" (2015). Differs: none.
+    Rectifiers" (2015). Differs: Caffe refuses bottoms of more than 4 axes.
     """
 
     blobs = ("slope",)

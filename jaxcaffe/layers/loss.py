@@ -39,7 +39,8 @@ class EuclideanLoss(nnx.Module):
     Raises:
       LayerError: batch or number of elements differ.
 
-    Source: caffe/src/caffe/layers/euclidean_loss_layer.cpp. Differs: none.
+    Source: caffe/src/caffe/layers/euclidean_loss_layer.cpp. Differs: Caffe refuses
+    bottoms of more than 4 axes.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class HingeLoss(nnx.Module):
 
     Source: caffe/src/caffe/layers/hinge_loss_layer.cpp. Differs: a label out of range
     makes loss and gradient NaN (Caffe writes to foreign memory); more than N labels
-    are refused (Caffe reads the first N).
+    are refused (Caffe reads the first N); Caffe refuses scores of more than 4 axes.
     """
 
     def __init__(
@@ -188,7 +189,8 @@ class MultinomialLogisticLoss(nnx.Module):
       LayerError: there are not N labels.
 
     Source: caffe/src/caffe/layers/multinomial_logistic_loss_layer.cpp. Differs: a label
-    out of range makes loss and gradient NaN (Caffe reads foreign memory).
+    out of range makes loss and gradient NaN (Caffe reads foreign memory); Caffe
+    refuses bottoms of more than 4 axes.
     """
 
     def __init__(
@@ -240,7 +242,8 @@ class ContrastiveLoss(nnx.Module):
       LayerError: shapes that do not agree.
 
     Source: caffe/src/caffe/layers/contrastive_loss_layer.cpp; Hadsell et al.,
-    "Dimensionality Reduction by Learning an Invariant Mapping" (2006). Differs: none.
+    "Dimensionality Reduction by Learning an Invariant Mapping" (2006). Differs: Caffe
+    refuses bottoms of more than 4 axes.
     """
 
     def __init__(

@@ -116,6 +116,13 @@ def test_prelu_hand_each_channel_has_its_slope(make_layer):
     np.testing.assert_array_equal(gradient(module, bottom), [[[0.5, 0.5], [-2, 1]]])
 
 
+def test_prelu_hand_volumes_have_a_slope_per_channel(make_layer):
+    module = make_layer('type: "PReLU"', (1, 2, 1, 1, 2))
+    module.slope.set_value(jnp.array([0.5, -2.0]))
+    bottom = jnp.array([-2.0, 4.0, -3.0, 1.0]).reshape(1, 2, 1, 1, 2)
+    np.testing.assert_array_equal(module(bottom).ravel(), [-1, 4, 6, 1])
+
+
 def test_prelu_hand_slope_starts_at_a_quarter(make_layer):
     module = make_layer('type: "PReLU"', (2, 3))
     np.testing.assert_array_equal(module.slope.get_value(), [0.25] * 3)

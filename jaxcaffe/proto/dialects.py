@@ -40,11 +40,26 @@ FORKS = {
     "openpose": "OpenPose (openpose_caffe_train)",
     "c3d": "C3D (facebookarchive/C3D)",
     "center": "center loss (ydwen/caffe-face)",
+    "lsoftmax": "L-Softmax (wy1iu/LargeMargin_Softmax_Loss)",
+    "sphereface": "SphereFace (wy1iu/sphereface)",
     "happynear": "caffe-windows (happynear/caffe-windows)",
     "hed": "HED (s9xie/hed)",
     "augment": "caffe-augmentation (twtygqyy/caffe-augmentation)",
     "lstm": "caffe-lstm (junhyukoh/caffe-lstm)",
     "recurrent": "the recurrent branch (jeffdonahue/caffe)",
+    "ssl": "SSL (wenwei202/caffe)",
+    "skimcaffe": "SkimCaffe (IntelLabs/SkimCaffe)",
+    "ristretto": "Ristretto (pmgysel/caffe)",
+    "surgery": "Dynamic Network Surgery (yiwenguo/Dynamic-Network-Surgery)",
+    "ctpn": "CTPN (tianzhi0549/CTPN)",
+    "deepbit": "DeepBit (kevinlin311tw/cvpr16-deepbit)",
+    "deepcut": "DeeperCut (eldar/deepcut-cnn)",
+    "dgd": "Domain Guided Dropout (Cysu/caffe)",
+    "video": "video-caffe (chuckcho/video-caffe)",
+    "deconvnet": "DeconvNet (HyeonwooNoh/caffe)",
+    "cpm": "pose machines (CMU-Perceptual-Computing-Lab/caffe_train)",
+    "excitation": "Excitation Backprop (jimmie33/Caffe-ExcitationBP)",
+    "spark": "CaffeOnSpark (yahoo/caffe)",
     "ducha": "ducha-aiki/caffe",
     "apollo": "ApolloCaffe (BestSonny/apollocaffe)",
     "opencl": "OpenCL Caffe (naibaf7/caffe)",
@@ -78,7 +93,7 @@ Atan synopsys
 Attention synopsys
 Axpy nvcaffe intel senet mobilenet_yolo happynear
 BEGANLoss synopsys
-BN segnet pspnet tsn happynear ducha synopsys
+BN segnet pspnet tsn lsoftmax happynear dgd ducha synopsys
 BatchContrastiveLoss happynear
 BatchReduction tsn
 BatchToSpaceND synopsys
@@ -92,6 +107,9 @@ BoxData intel yolo yolo2
 BoxGroupOutput cascade
 BoxOutput mscnn
 BroadcastTo synopsys
+CConvolution surgery
+CInnerProduct surgery
+CPMData cpm
 CapSequence apollo
 Ceil synopsys
 CenterLoss center happynear
@@ -103,6 +121,10 @@ ConfidencePenaltyLoss happynear
 ConnectedComponent opencl
 Convolution3D c3d
 ConvolutionDepthwise mobilenet pvanet synopsys
+ConvolutionReLU skimcaffe
+ConvolutionReLUPool skimcaffe
+ConvolutionReLUPoolLRN skimcaffe
+ConvolutionRistretto ristretto
 Corr1d synopsys
 Correlation flownet2 synopsys
 Correlation1D flownet2 synopsys
@@ -115,6 +137,7 @@ CustomData flownet2
 DataAugmentation flownet2 synopsys
 DecodeBBox mscnn cascade
 Deconvolution3D c3d
+DeconvolutionRistretto ristretto
 DenseCRF pspnet deeplab synopsys
 DenseImageData segnet synopsys
 DepthToSpace synopsys
@@ -140,11 +163,13 @@ EmbeddingLookupSparse synopsys
 EuclideanLossWithIndex ducha
 EvalData cascade
 EvalDetection intel yolo
+EvenDistLoss deepbit
 ExpandDimsND synopsys
 FCNAccuracy happynear
 FLOWriter flownet2 synopsys
 FacesProposal pvanet
 FarthestPointSample synopsys
+FcRistretto ristretto
 FeatureDecayLoss happynear
 Flip happynear
 FloatReader flownet2 synopsys
@@ -183,10 +208,12 @@ ImageSegData pspnet deeplab synopsys
 ImgReader flownet2
 ImgWriter flownet2
 InnerDistance happynear
+InnerProductReLUDropout skimcaffe
 Insanity happynear
 Interp pspnet deeplab synopsys
 L1Loss nvcaffe flownet2 synopsys
 L2Normalize lrcn c3d
+LRNRistretto ristretto
 LabelSpecificAdd happynear
 LabelSpecificAffine happynear
 LabelSpecificHardMargin happynear
@@ -194,7 +221,7 @@ LabelSpecificMargin happynear
 LabelSpecificRescale happynear
 LabelSpecificStatistics happynear
 LaneData mobilenet_yolo
-LargeMarginInnerProduct happynear
+LargeMarginInnerProduct lsoftmax happynear
 LayerNorm synopsys
 LibDNNConvolution opencl
 LibDNNPooling opencl
@@ -202,12 +229,18 @@ Local happynear ducha
 LogSoftmax synopsys
 LpNormalization synopsys
 LpqLoss flownet2 synopsys
-Lstm lstm
+Lstm lstm ctpn
 LstmUnit apollo
 LuongAttention synopsys
-MKLBatchNorm intel
+MKLBatchNorm intel skimcaffe
+MKLConvolution skimcaffe
+MKLLRN skimcaffe
+MKLPooling skimcaffe
+MKLReLU skimcaffe
+MPIGather dgd
+MPIScatter dgd
 MalisLoss opencl
-MarginInnerProduct happynear
+MarginInnerProduct sphereface happynear
 MaskPooling mnc
 MaskRCNNDetection synopsys
 MaskRCNNProposal synopsys
@@ -219,6 +252,7 @@ MatWrite pspnet deeplab synopsys
 Maximum synopsys
 Mean flownet2 synopsys
 MergeCrop opencl
+MinQuantizeLoss deepbit
 Minimum synopsys
 MirrorPad synopsys
 Mish synopsys
@@ -232,6 +266,8 @@ MultilabelLogisticLoss tsn
 NCALoss happynear
 NMS synopsys
 NMSGather synopsys
+NdConvolution video
+NdPooling video
 NegReLU flownet2
 Noise happynear opencl
 NonMaxSuppression synopsys
@@ -250,6 +286,7 @@ PeepholeLSTM synopsys
 Permute ssd nvcaffe intel refinedet mobilenet_ssd mobilenet_yolo happynear synopsys
 Piece synopsys
 Pooling3D c3d synopsys
+PoseData deepcut
 Pow synopsys
 PredictBox happynear
 PriorBox ssd nvcaffe intel refinedet mobilenet_ssd mobilenet_yolo synopsys
@@ -261,13 +298,14 @@ Quantizer opencl
 QueryBallPoint synopsys
 RNNv2 synopsys
 ROIAlign mscnn cascade synopsys
-ROIPooling frcnn rfcn intel tsn mnc microsoft pvanet mscnn cascade happynear ducha
-    synopsys
+ROIPooling frcnn rfcn intel tsn mnc microsoft pvanet mscnn cascade happynear ctpn
+    ducha synopsys
 ROIWarping mnc
 RReLU ducha
 RadialRemovalMargin happynear
 Range synopsys
 ReLU6 mobilenet_ssd mobilenet_yolo
+ReLUPooling skimcaffe
 ReduceAll synopsys
 ReduceAny synopsys
 ReduceL1 synopsys
@@ -285,7 +323,7 @@ Resample flownet2 synopsys
 Resize happynear
 ResizeBilinear synopsys
 ResizeNearestNeighbor synopsys
-Reverse synopsys
+Reverse ctpn synopsys
 ReverseSequence synopsys
 Round synopsys
 SSDDecoder synopsys
@@ -309,17 +347,19 @@ SimpleRNN synopsys
 Sin synopsys
 Slope happynear
 SmoothL1Loss ssd frcnn rfcn nvcaffe intel tsn refinedet mobilenet_ssd mnc microsoft
-    pvanet mscnn cascade mobilenet_yolo happynear ducha synopsys
+    pvanet mscnn cascade mobilenet_yolo happynear ctpn deepcut dgd ducha synopsys
 SmoothL1LossOHEM intel microsoft
 SoftContrastiveLoss happynear
 SoftTruncation happynear
 SoftmaxPerInstLoss lrcn
 SoftmaxWithLossOHEM intel microsoft
+SoftmaxWithLossVec deepcut
 Softplus synopsys
 Softsign synopsys
 SpaceToBatchND synopsys
 SpaceToDepth synopsys
 SparseToDense synopsys
+Sparsify ssl
 SpatialBatchingPooling synopsys
 SpatialDropout intel
 SpatialProduct pspnet deeplab synopsys
@@ -331,6 +371,7 @@ Stack synopsys
 StridedSlice synopsys
 Sub synopsys
 SubRegion happynear
+SymmetricRectify ssl
 SyncBN tsn
 TRT nvcaffe
 Tensor2Box synopsys
@@ -339,18 +380,20 @@ ThreeNN synopsys
 ThresholdedReLU synopsys
 TileND synopsys
 TopkGather synopsys
+TransformLoss deepbit
 Transformer happynear ducha
-Transpose apollo
+Transpose ctpn apollo
 TripletLoss happynear ducha
 Truncation happynear
 UniqueLabel pspnet deeplab synopsys
 Unstack synopsys
 Upsample segnet mobilenet_yolo synopsys
 UpsampleDarknet synopsys
-VideoData ssd nvcaffe intel tsn refinedet mobilenet_ssd c3d synopsys
+VideoData ssd nvcaffe intel tsn refinedet mobilenet_ssd c3d video synopsys
 Where4 synopsys
 Where4Gathernd synopsys
 Where4GatherndCrop synopsys
+Winograd skimcaffe
 Wordvec apollo
 XLU synopsys
 YoloDetectionOutput mobilenet_yolo
@@ -380,12 +423,12 @@ ArgMaxParameter
   min_first 4 synopsys
 BatchNormParameter
   add_eps_before_sqrt 4 synopsys
-  bias_filler 8 intel happynear; 6 nvcaffe
-  bias_term 6 intel
+  bias_filler 8 intel happynear skimcaffe; 6 nvcaffe
+  bias_term 6 intel skimcaffe
   disable_mean 4 happynear
   disable_variance 5 happynear
   engine 15 nvcaffe happynear; 4 intel
-  filler 7 intel
+  filler 7 intel skimcaffe
   fused_relu 4 opencl
   icnet 7 synopsys
   relu 10 intel
@@ -393,7 +436,7 @@ BatchNormParameter
   scale_filler 5 nvcaffe; 7 happynear
   stats_batch_size 9 intel
   update_global_stats 4 pspnet deeplab; 6 synopsys
-  use_weight_bias 5 intel
+  use_weight_bias 5 intel skimcaffe
 BiasParameter
   bias_scale 6 synopsys
   bias_zero_point 9 synopsys
@@ -408,7 +451,7 @@ BlobProto
   data_type 13 opencl
   diff 7 c3d
   height 4 c3d
-  length 3 c3d
+  length 3 c3d; 7777 video
   packed_data 11 opencl
   packed_diff 12 opencl
   raw_data 12 nvcaffe
@@ -433,11 +476,14 @@ ConvolutionParameter
   coeff 23 intel
   conv_algorithm 21 intel
   conv_algos_override 20 nvcaffe
+  conv_mode 21 skimcaffe
   cudnn_convolution_algo_seeker 19 nvcaffe happynear
   dilation 16 tsn
   dilation_h 17 tsn
   dilation_w 18 tsn
   dis_mode 20 synopsys
+  dump_activation 23 skimcaffe
+  dump_parameter 22 skimcaffe
   eltwise_param 20 opencl
   filter_group 11 c3d
   force_nd_im2col 19 tsn
@@ -450,14 +496,17 @@ ConvolutionParameter
   input_scale 30 synopsys
   input_zero_point 35 synopsys
   kernel_depth 6 c3d
+  kernel_shape 7778 video
   negative_slope 20 intel
   output_scale 31 synopsys
   output_zero_point 36 synopsys
   pad_b 29 synopsys
   pad_l 26 synopsys
   pad_r 27 synopsys
+  pad_shape 7777 video
   pad_t 28 synopsys
   pad_type 19 synopsys
+  parameter_sparsity_pattern_histogram 24 skimcaffe
   per_channel_scale_output 41 synopsys
   per_channel_scale_weight 39 synopsys
   quantize_method 40 synopsys
@@ -466,6 +515,7 @@ ConvolutionParameter
   saturate 32 synopsys
   shape_offset 20 happynear; 22 synopsys
   stride 7 c3d
+  stride_shape 7779 video
   submanifold_sparse 42 synopsys
   temporal_pad 12 c3d
   temporal_stride 8 c3d
@@ -474,6 +524,9 @@ ConvolutionParameter
   weight_fixed 23 synopsys
   weight_scale 33 synopsys
   weight_zero_point 37 synopsys
+CropParameter
+  offset_height 1 deepcut
+  offset_width 2 deepcut
 DataParameter
   block_size 3013 flownet2 synopsys
   cache 13 nvcaffe
@@ -496,6 +549,7 @@ DataParameter
   show_data 8 c3d
   shuffle 10 tsn; 11 intel; 14 nvcaffe
   shuffle_buffer_size 10 ducha
+  shuffle_pool_size 10 dgd
   side 11 yolo yolo2 synopsys; 12 intel
   slice_point 3008 flownet2 synopsys
   subtract 3011 flownet2 synopsys
@@ -508,7 +562,7 @@ DropoutParameter
   engine 2 nvcaffe
   random_seed 3 nvcaffe
   sample_weights_test 2 segnet synopsys
-  scale_train 2 frcnn rfcn mnc microsoft opencl; 3 synopsys
+  scale_train 2 frcnn rfcn mnc microsoft ctpn opencl; 3 synopsys
   sqrt_scale 2 happynear
 ELUParameter
   lambda 2 nvcaffe
@@ -537,14 +591,16 @@ ImageDataParameter
   face_mirror 20 happynear
   face_point_num 21 happynear
   face_transform 13 happynear
-  has_label 13 deeplab
-  ignore_label 15 pspnet deeplab synopsys
+  has_label 13 deeplab deconvnet
+  ignore_label 15 pspnet deeplab deconvnet synopsys
   is_flow 20 c3d
   label_cut_end 25 happynear
   label_cut_start 24 happynear
-  label_type 16 pspnet deeplab synopsys
+  label_dim 13 excitation
+  label_type 16 pspnet deeplab deconvnet synopsys
+  label_vector 14 excitation
   max_aspect_ratio 15 happynear
-  max_labels 14 deeplab
+  max_labels 14 deeplab deconvnet
   max_random_scale 18 happynear
   max_random_shift 19 happynear
   max_rotate_angle 16 happynear
@@ -555,6 +611,7 @@ ImageDataParameter
   min_width 14 intel lrcn
   new_length 11 c3d
   num_truth_channels 18 c3d
+  other_object_label 17 deconvnet
   precache 16 nvcaffe
   sampling_rate 14 c3d
   short_side 13 nvcaffe
@@ -567,7 +624,10 @@ ImageDataParameter
   use_temporal_jitter 16 c3d
 InnerProductParameter
   dis_mode 8 synopsys
+  dump_activation 11 skimcaffe
+  dump_parameter 10 skimcaffe
   engine 7 intel
+  gemm_mode 7 skimcaffe
   gen_mode 9 synopsys
   input_scale 11 synopsys
   input_zero_point 15 synopsys
@@ -579,6 +639,8 @@ InnerProductParameter
   quantize_method 20 synopsys
   relu 8 intel
   saturate 19 synopsys
+  spmdm_transpose_in 8 skimcaffe
+  spmdm_transpose_out 9 skimcaffe
   transpose_weights 6 lrcn
   weight_fixed 7 synopsys
   weight_scale 13 synopsys
@@ -612,7 +674,8 @@ LayerParameter
   bias_param 161 tsn
   black_augmentation_param 161 flownet2 synopsys
   blobs_quantizer 19 opencl
-  bn_param 45 segnet synopsys; 137 tsn; 152 pspnet; 200 happynear; 202 ducha
+  bn_param 45 segnet synopsys; 137 tsn dgd; 152 pspnet; 200 happynear; 202 ducha; 144
+      ctpn; 201 lsoftmax
   bottom_data_type 12 opencl
   bottom_quantizer 16 opencl
   bottom_shared_index 96 opencl
@@ -620,18 +683,25 @@ LayerParameter
   box_group_output_param 158 cascade
   box_output_param 151 mscnn
   broadcast_to_param 242 synopsys
+  cconvolution_param 140 surgery
   center_loss_param 147 center; 211 happynear
   channel_scale_param 237 happynear
+  cinner_product_param 141 surgery
   clip_param 248 synopsys
   coeff_schedule_param 148 flownet2 synopsys
   compact_bilinear_param 147 lrcn
   compute_data_type 13 opencl
   confidence_penalty_loss_param 234 happynear
+  connectivity_mode 12 skimcaffe
   convolution3d_param 6661 c3d
   corr1d_param 281 synopsys
   correlation_param 150 flownet2 synopsys
+  cos_data_param 10010 spark
   count_nonzero_param 273 synopsys
+  cpm_transform_param 147 cpm
   crop_and_resize_param 220 synopsys
+  crop_param 143 deepcut
+  ctc_param 141 ctpn
   cudnn_math_override 150 nvcaffe
   debug 149 nvcaffe
   decode_bbox_param 155 mscnn cascade
@@ -650,6 +720,7 @@ LayerParameter
   detectnet_augmentation_param 6802 nvcaffe
   detectnet_groundtruth_param 6801 nvcaffe
   device 95 opencl
+  display 12 ssl
   domain_transform_param 147 pspnet deeplab; 167 synopsys
   downsample_param 156 flownet2 synopsys
   eltwise_affine_param 205 happynear; 220 ducha
@@ -695,15 +766,15 @@ LayerParameter
   label_specific_margin_param 236 happynear
   label_specific_rescale_param 228 happynear
   label_specific_statistics_param 240 happynear
-  largemargin_inner_product_param 227 happynear
+  largemargin_inner_product_param 227 happynear; 202 lsoftmax
   layer_norm_param 277 synopsys
   local_param 201 happynear; 204 ducha
   log_softmax_param 267 synopsys
   lp_normalization_param 262 synopsys
   lpq_loss_param 158 flownet2 synopsys
-  lstm_param 201 lstm
+  lstm_param 201 lstm; 140 ctpn
   lstm_unit_param 201 apollo
-  margin_inner_product_param 232 happynear
+  margin_inner_product_param 232 happynear; 147 sphereface
   mask_resize_param 11890 mnc
   maskrcnn_detection_param 268 synopsys
   maskrcnn_proposal_param 269 synopsys
@@ -742,6 +813,7 @@ LayerParameter
   piece_param 244 synopsys
   point_net_param 275 synopsys
   pooling3d_param 266 synopsys; 6662 c3d
+  pose_data_param 200 deepcut
   predict_box_param 209 happynear
   prior_box_param 203 ssd nvcaffe intel refinedet mobilenet_ssd mobilenet_yolo
       synopsys
@@ -750,7 +822,7 @@ LayerParameter
   psroi_pooling_param 148 cascade; 149 microsoft; 153 intel; 220 happynear; 10001 rfcn
   py_param 203 apollo
   pyramid_roi_align_param 222 synopsys
-  quantization_param 158 intel
+  quantization_param 158 intel; 149 ristretto
   range_param 245 synopsys
   reader_param 153 flownet2 synopsys
   recurrent_param 134 lrcn; 139 lrcn; 140 recurrent; 151 nvcaffe
@@ -773,11 +845,11 @@ LayerParameter
   resize_bilinear_param 226 synopsys
   resize_nearest_neighbor_param 210 synopsys
   resize_param 231 happynear
-  reverse_param 261 synopsys
+  reverse_param 261 synopsys; 143 ctpn
   reverse_sequence_param 257 synopsys
   rnn_v2_param 272 synopsys
   roi_align_param 247 synopsys
-  roi_pooling_param 8266711 frcnn rfcn mnc pvanet synopsys; 147 microsoft mscnn
+  roi_pooling_param 8266711 frcnn rfcn mnc pvanet ctpn synopsys; 147 microsoft mscnn
       cascade; 150 tsn; 154 intel; 204 happynear; 206 ducha
   roi_warping_param 11870 mnc
   rp 200 apollo
@@ -794,14 +866,17 @@ LayerParameter
   selu_param 232 synopsys
   sequence_data_param 163 tsn
   shuffle_channel_param 164 shufflenet pvanet; 166 synopsys
-  smooth_l1_loss_param 8266712 frcnn rfcn mnc pvanet synopsys; 148 intel microsoft
-      mscnn; 149 cascade
+  smooth_l1_loss_param 8266712 frcnn rfcn mnc pvanet ctpn synopsys; 148 intel
+      microsoft mscnn; 149 cascade
   smoothl1_param 222 happynear
   soft_contrastive_loss_param 216 happynear
   soft_truncation_param 218 happynear
+  softmax_with_loss_vec_param 201 deepcut
+  source_class 10001 spark
   space_to_batch_nd_param 236 synopsys
   space_to_depth_param 223 synopsys
   sparse_to_dense_param 246 synopsys
+  sparsify_param 147 ssl
   spatial_batching_pooling_param 279 synopsys
   spatial_dropout_param 155 intel
   split_param 208 intel
@@ -811,6 +886,7 @@ LayerParameter
   stack_param 225 synopsys
   strided_slice_param 243 synopsys
   sub_region_param 206 happynear
+  symmetric_rectify_param 148 ssl
   tensor2box_param 280 synopsys
   thresholded_relu_param 259 synopsys
   tile_nd_param 239 synopsys
@@ -818,6 +894,7 @@ LayerParameter
   top_quantizer 17 opencl
   top_shared_index 97 opencl
   topk_gather_param 213 synopsys
+  transpose_param 142 ctpn
   triplet_loss_param 203 happynear; 205 ducha
   trt_param 152 nvcaffe
   truncation_param 225 happynear
@@ -826,7 +903,7 @@ LayerParameter
   upsample_darknet_param 209 synopsys
   upsample_param 137 segnet; 147 segnet; 150 mobilenet_yolo; 177 synopsys
   video_data_param 207 ssd nvcaffe intel refinedet mobilenet_ssd synopsys; 140 tsn;
-      6660 c3d
+      6660 c3d; 7777 video
   where4_gathernd_crop_param 221 synopsys
   where4_gathernd_param 219 synopsys
   where4_param 218 synopsys
@@ -848,9 +925,16 @@ LossParameter
 MVNParameter
   add_eps_before_sqrt 4 synopsys
 MemoryDataParameter
+  dataframe_column_select 10002 spark
+  dataframe_format 10004 spark
   dim 5 opencl
+  image_encoded 10003 spark
+  length 7777 video
+  share_in_parallel 10000 spark
+  source 10001 spark
   transpose 5 happynear
 NetParameter
+  auto_insert_gathers 10 dgd
   autotune 82 opencl
   bn_stats_batch_size 11 intel
   compile_net_state 10 intel
@@ -870,10 +954,17 @@ NetParameter
   quantizer 80 opencl
   reduce_buckets 18 nvcaffe
   reduced_memory_inference 81 opencl
+  richness 9 dgd
 NetState
   quantizer_mode 4 opencl
 ParamSpec
+  block_group_lasso 7 skimcaffe
+  breadth_decay_mult 5 skimcaffe
   fix_lr 5 happynear
+  force_mult 6 ssl
+  force_regularize 5 ssl
+  kernel_shape_decay_mult 6 skimcaffe
+  regularization_type 8 skimcaffe
 ParameterParameter
   blob_filler 2 happynear
 PoolingParameter
@@ -886,6 +977,7 @@ PoolingParameter
   input_scale 30 synopsys
   input_zero_point 35 synopsys
   kernel_depth 5 c3d
+  kernel_shape 7778 video
   kernel_size_3d 16 intel
   output_scale 31 synopsys
   output_shift_instead_division 21 synopsys
@@ -894,12 +986,14 @@ PoolingParameter
   pad_b 19 synopsys
   pad_l 16 synopsys
   pad_r 17 synopsys
+  pad_shape 7777 video
   pad_t 18 synopsys
   pad_type 13 synopsys
   quantize_method 37 synopsys
   round_mode 15 synopsys
   saturate 22 synopsys
   stride_3d 17 intel
+  stride_shape 7779 video
   temporal_stride 6 c3d
   torch_pooling 40 nvcaffe
 PowerParameter
@@ -956,6 +1050,8 @@ SoftmaxParameter
 SolverParameter
   ap_version 42 ssd intel refinedet mobilenet_ssd synopsys; 43 cascade; 53
       mobilenet_yolo; 242 nvcaffe
+  block_group_decay 43 skimcaffe
+  breadth_decay 41 skimcaffe
   clamp_weights_lower 42 happynear
   clamp_weights_upper 43 happynear
   clip_weights 44 happynear
@@ -965,9 +1061,15 @@ SolverParameter
   engine 47 intel
   eval_type 41 ssd intel refinedet mobilenet_ssd synopsys; 42 cascade; 52
       mobilenet_yolo; 241 nvcaffe
+  force_decay 42 ssl
+  force_decay_type 44 ssl
+  force_direction 45 ssl
+  force_iter 43 ssl
+  force_type 41 ssl
   gan_solver 51 synopsys
   group_id 38 tsn
-  iter_size 35 crfrnn
+  iter_size 35 crfrnn deconvnet
+  kernel_shape_decay 42 skimcaffe
   larc 49 nvcaffe
   larc_eta 51 nvcaffe
   larc_policy 50 nvcaffe
@@ -976,13 +1078,17 @@ SolverParameter
   local_gw_ratio 51 intel
   local_lr_auto 50 intel
   max_momentum 47 nvcaffe
+  max_threshold_factor 46 skimcaffe
   max_weight_decay 56 nvcaffe
-  min_lr 43 nvcaffe
+  measure_threshold 45 skimcaffe
+  min_lr 43 nvcaffe; 39 dgd
   momentum_policy 46 nvcaffe
   momentum_power 48 nvcaffe
+  multistep_lr 41 deepcut
   per_parameter_reduce 41 nvcaffe
   plateau_winsize 43 ssd refinedet mobilenet_ssd mobilenet_yolo synopsys; 41 pvanet;
       44 intel; 243 nvcaffe
+  prune_threshold 44 skimcaffe
   rampup_interval 41 nvcaffe
   rampup_lr 42 nvcaffe
   richness 37 tsn
@@ -999,6 +1105,7 @@ SolverParameter
   weight_decay_policy 52 nvcaffe
   weight_decay_power 53 nvcaffe
   weights 46 synopsys
+  winograd_adjust_threshold 48 skimcaffe
 SolverState
   iter_last_event 6 ssd nvcaffe intel refinedet mobilenet_ssd pvanet mobilenet_yolo
       synopsys
@@ -1015,10 +1122,10 @@ TransformationParameter
   contrast_brightness_adjustment 11 augment; 19 mobilenet_yolo
   crop_h 11 ssd intel refinedet mobilenet_ssd mobilenet_yolo ducha synopsys; 8
       happynear; 211 nvcaffe
-  crop_height 10 pspnet deeplab; 20 synopsys
+  crop_height 10 pspnet deeplab; 20 synopsys; 8 dgd
   crop_w 12 ssd intel refinedet mobilenet_ssd mobilenet_yolo ducha synopsys; 9
       happynear; 212 nvcaffe
-  crop_width 9 pspnet deeplab; 19 synopsys
+  crop_width 9 pspnet deeplab dgd; 19 synopsys
   cvt_bgr2rgb 31 mobilenet_yolo
   debug_params 19 augment; 30 mobilenet_yolo
   display 22 nvcaffe
@@ -1054,6 +1161,7 @@ TransformationParameter
   min_side_min 13 augment; 26 mobilenet_yolo
   more_fix_crop 15 tsn
   multi_scale 11 tsn
+  multi_scale_levels 10 dgd
   noise_param 9 ssd intel refinedet mobilenet_ssd mobilenet_yolo ducha synopsys; 209
       nvcaffe
   num_labels 23 nvcaffe
@@ -1085,13 +1193,15 @@ V1LayerParameter
   adaptive_bias_channel_param 53 deeplab
   affinity_param 43 opencl
   bias_channel_param 50 deeplab
-  bn_param 43 happynear
+  binary_accuracy_param 48 deconvnet
+  bn_param 43 happynear; 45 deconvnet
   censor_label_param 52 deeplab
   channel_aggregator_param 54 deeplab
   dense_crf_param 48 deeplab
   detection_loss_param 200 yolo
   dominant_channel_param 49 deeplab
   down_sampling_param 23 c3d
+  eltwise_accuracy_param 43 deconvnet
   eltwise_affine_param 49 happynear
   euclidean_loss_param 57 deeplab
   eval_detection_param 201 yolo
@@ -1108,14 +1218,19 @@ V1LayerParameter
   onehot_param 59 deeplab
   padding_param 45 deeplab
   prelu_param 45 happynear
+  red_accuracy_param 47 deconvnet
+  red_softmax_loss_param 46 deconvnet
   relu6_param 61 mobilenet_yolo
   roi_pooling_param 48 happynear
   seg_accuracy_param 42 deeplab
+  select_seg_binary_param 50 deconvnet
   softmaxloss_param 44 deeplab
   strict_dim 1003 deeplab
   sub_region_param 50 happynear
   triplet_loss_param 47 happynear
   unique_label_param 51 deeplab
+  unpooling_param 44 deconvnet
+  window_cls_data_param 49 deconvnet
   yolo_v2_loss_param 300 synopsys
   yolo_v3_loss_param 301 synopsys
 """
@@ -1169,21 +1284,24 @@ V1LayerParameter.LayerType
   ADAPTIVE_BIAS_CHANNEL 50 deeplab
   BATCH_NORM 47 happynear
   BIAS_CHANNEL 47 deeplab
-  BN 42 happynear
+  BIN_ACCURACY 49 deconvnet
+  BN 42 happynear; 43 deconvnet
   CENSOR_LABEL 49 deeplab
   CHANNEL_AGGREGATOR 51 deeplab
   CONVOLUTION3D 30 c3d
-  CROP 40 crfrnn hed
+  CROP 40 crfrnn hed deconvnet
   DECONVOLUTION3D 34 c3d
   DENSE_CRF 45 deeplab
   DOMINANT_CHANNEL 46 deeplab
   DOWN_SAMPLING 40 c3d
+  DROPOUT_CHANNEL 53 deconvnet
+  ELTWISE_ACCURACY 41 deconvnet
   ELTWISE_AFFINE 48 happynear
   ELTWISE_PRODUCT 25 c3d
   GAIN_CHANNEL 55 deeplab
   HISTOGRAM 53 deeplab
   IGNORE_OVERLAY 52 deeplab
-  IMAGE_SEG_DATA 39 deeplab
+  IMAGE_SEG_DATA 39 deeplab; 46 deconvnet
   INSANITY 44 happynear
   INTERP 41 deeplab
   LOCAL 41 happynear
@@ -1194,13 +1312,17 @@ V1LayerParameter.LayerType
   ONEHOT 56 deeplab
   PADDING 42 deeplab
   POOLING3D 31 c3d
+  RED_ACCURACY 45 deconvnet
+  RED_SOFTMAX_LOSS 44 deconvnet
   RELATIVE_ERROR 54 deeplab
   RELU6 61 mobilenet_yolo
   ROIPOOLING 46 happynear
   SEG_ACCURACY 40 deeplab
+  SELECT_SEG_BINARY 52 deconvnet
   SIMPLE_FAST_MEANFIELD 41 crfrnn
   TRIPLET_LOSS 45 happynear
   UNIQUE_LABEL 48 deeplab
+  UNPOOLING 42 deconvnet
   VIDEO_DATA 33 c3d
   VIDEO_SEGMENTATION_DATA 35 c3d
   VIDEO_WITH_VOXEL_TRUTH_DATA 38 c3d
@@ -1208,7 +1330,14 @@ V1LayerParameter.LayerType
   VOXEL_CUSTOM_LOSS 39 c3d
   VOXEL_SOFTMAX 36 c3d
   VOXEL_SOFTMAX_LOSS 37 c3d
+  WINDOW_CLS_DATA 50 deconvnet
+  WINDOW_INST_SEG_DATA 48 deconvnet
+  WINDOW_SEG_BINARY 51 deconvnet
+  WINDOW_SEG_DATA 47 deconvnet
 """
+
+# Fields that hold one value in Caffe and several in a fork.
+_LISTS = {("SolverParameter", "device_id"): ("tsn", "dgd")}
 
 _Numbers = dict[int, tuple[str, ...]]
 """Number -> keys of FORKS."""
@@ -1251,6 +1380,19 @@ def field_forks(message: Descriptor, field: str) -> tuple[str, ...]:
     if field in message.fields_by_name:
         return ()
     return _all_names(_FIELD_TABLE.get(_name(message), {}).get(field, {}))
+
+
+def list_forks(message: Descriptor, field: str) -> tuple[str, ...]:
+    """Returns the names of the forks in which a field holds several values, not one.
+
+    Args:
+      message: of the schema.
+      field: of the message, not repeated.
+
+    Returns:
+      As `layer_type_forks`.
+    """
+    return _names(_LISTS.get((_name(message), field), ()))
 
 
 def number_forks(

@@ -255,6 +255,11 @@ def _no_value(name: Token, found: str, message: Descriptor) -> tuple[int, str, s
         return name.line, f'{message.name} has no field "{name.field}"', ""
     if field.message_type is not None:
         accepted = f"{field.name} {{ ... }}"
+    elif found == "[" and not field.is_repeated:
+        problem = f"{field.name} is a list, where Caffe 1.0 takes one value"
+        forks = dialects.list_forks(message, field.name)
+        problem += f"; {dialects.tell_forks(forks)}" if forks else ""
+        return name.line, problem, accepted_values(field)
     else:
         accepted = f'":" and {accepted_values(field)}'
     return name.line, f"{field.name} is followed by {found}", accepted

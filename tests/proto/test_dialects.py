@@ -39,6 +39,14 @@ def first(forks):
         ("CompactBilinear", "LRCN"),
         ("Correlation", "FlowNet 2.0"),
         ("CenterLoss", "center loss"),
+        ("LargeMarginInnerProduct", "L-Softmax"),
+        ("MarginInnerProduct", "SphereFace"),
+        ("Sparsify", "SSL"),
+        ("ConvolutionReLU", "SkimCaffe"),
+        ("FcRistretto", "Ristretto"),
+        ("CConvolution", "Dynamic Network Surgery"),
+        ("EvenDistLoss", "DeepBit"),
+        ("NdConvolution", "video-caffe"),
         ("Convolution3D", "C3D"),
     ],
 )
@@ -155,6 +163,15 @@ def test_tell_forks_counts_what_it_does_not_name(count, text):
             'layers { name: "i"\n type: INTERP }',
             r'^f:2: layer "i" \(INTERP\): type is INTERP, .* it comes from DeepLab',
         ),
+        (
+            'layers { name: "u" type: UNPOOLING }',
+            r'^f:1: layer "u" \(UNPOOLING\): type is UNPOOLING, .* from DeconvNet',
+        ),
+        ("richness: 100", r"^f:1: NetParameter .* from Domain Guided Dropout"),
+        (
+            'layer { name: "d" type: "MemoryData" source_class: "x" }',
+            r'layer "d" \(MemoryData\): LayerParameter .* from CaffeOnSpark',
+        ),
         ("default_forward_type: FLOAT16", r"^f:1: NetParameter .* comes from NVCaffe"),
         (
             'layer { name: "d" transform_param { expand_param { prob: 0.5 } } }',
@@ -182,6 +199,17 @@ def test_parse_net_of_a_fork_names_layer_and_fork(text, message):
     [
         ("base_lr: 1\nplateau_winsize: 3", r"^f:2: SolverParameter .* from SSD "),
         ("larc: true", r"SolverParameter .* from NVCaffe "),
+        ("richness: 100", r"SolverParameter .* from TSN "),
+        ("force_iter: 5", r"SolverParameter .* from SSL "),
+        (
+            "device_id: [0, 1]",
+            r"^f:1: device_id is a list, where Caffe 1\.0 takes one value; it comes "
+            r"from TSN \(yjxiong/caffe\) and Domain Guided Dropout",
+        ),
+        (
+            "max_iter: [1, 2]",
+            r"^f:1: max_iter is a list, where Caffe 1\.0 takes one value\. Accepted: a",
+        ),
         ("warmup_iter: 5", r"SolverParameter .* from Intel Caffe "),
         (
             'net_param { layer { name: "x"\n interp_param { } } }',

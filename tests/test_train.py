@@ -378,7 +378,7 @@ def test_disk_that_is_full_for_a_while_costs_only_its_snapshots(workspace):
 
 # In namespaces of its own, the process may have a disk of its own.
 SMALL_DISK = (
-    "mkdir small_run && mount -t tmpfs -o size=180k none small_run && "
+    "mkdir small_run && mount -t tmpfs -o size=340k none small_run && "
     '"$0" -m jaxcaffe.train solver.prototxt "$@"; status=$?; '
     "ls small_run/snapshots; exit $status"
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 
 from jaxcaffe import disk, errors
 
@@ -94,28 +93,7 @@ def discard(folder: str) -> None:
         shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
-def discard_failed(folder: str, quiet: float = 0.3, patience: float = 10.0) -> None:
-    """Removes what a failed snapshot left, and what is still being written of it.
-
-    The threads of TensorStore do not end with the call that failed: what they had
-    before them they write yet, into folders that they make anew.
-
-    Args:
-      folder: of the run's snapshots.
-      quiet: seconds without anything new after which they are thought to be done.
-      patience: seconds after which the rest is left to the next snapshot.
-    """
-    begin = last = time.monotonic()
-    while (now := time.monotonic()) < min(last + quiet, begin + patience):
-        if _leftovers(folder):
-            discard(folder)
-            last = now
-        time.sleep(0.02)
-
-
 def _leftovers(folder: str) -> list[str]:
-    if not os.path.isdir(folder):
-        return []
     return [name for name in os.listdir(folder) if _LEFTOVER.fullmatch(name)]
 
 

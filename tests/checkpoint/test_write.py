@@ -7,10 +7,13 @@ import threading
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+import tensorstore as ts
 
 from jaxcaffe import checkpoint, log
 from jaxcaffe.checkpoint import write as module
+from jaxcaffe.checkpoint.arrays import write_tree
 
 
 def test_save_returns_before_the_snapshot_is_there(tmp_path, make_state, monkeypatch):
@@ -48,6 +51,37 @@ def test_completion_is_logged_after_the_snapshot_is_there(tmp_path, make_state, 
     finally:
         log.logger.removeHandler(watch)
     assert there == [[4]]
+
+
+def test_snapshot_is_read_by_orbax_and_by_tensorstore_alone(write):
+    path = os.path.abspath(os.path.join(write(4), "4", "state"))
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.restore(path)
+    np.testing.assert_array_equal(tree["params"]["ip"]["weight"], np.full((3, 2), 5.0))
+    assert (tree["iter"].shape, tree["iter"].dtype, tree["iter"]) == ((), np.int32, 4)
+    folder = os.path.join(path, "params.ip.weight")
+    spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": folder}}
+    array = ts.open(spec).result().read().result()
+    np.testing.assert_array_equal(array, np.full((3, 2), 5.0))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1),
+        np.zeros((0, 4), np.float32),
+        np.array(True),
+        np.arange(5, dtype=np.uint32),
+        np.arange(6, dtype=np.float64).reshape(1, 6, 1),
+    ],
+    ids=["strided", "empty", "bool", "uint32", "float64"],
+)
+def test_tree_of_any_array_comes_back(tmp_path, array):
+    write_tree(str(tmp_path), {"a": (array,)})
+    spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": f"{tmp_path}/a.0"}}
+    found = ts.open(spec).result().read().result()
+    assert found.dtype == array.dtype
+    np.testing.assert_array_equal(found, array)
 
 
 def test_copied_state_outlives_the_donation_of_its_original(tmp_path, make_state):

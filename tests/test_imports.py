@@ -94,7 +94,15 @@ def test_nothing_below_imports_an_entry():
             assert not imported_units(path) & (ENTRIES - {"__init__"})
 
 
-SHARED_BY_LAYERS = {"axes", "checks", "fillers", "geometry", "normalize", "registry"}
+SHARED_BY_LAYERS = {
+    "axes",
+    "blobs",
+    "checks",
+    "fillers",
+    "geometry",
+    "normalize",
+    "registry",
+}
 
 
 def test_layer_files_import_no_other_family():

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.blobs import make_blob
 from jaxcaffe.layers.checks import check_channels
-from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -122,7 +122,7 @@ class PReLU(nnx.Module):
       float32, the same shape.
 
     Raises:
-      LayerError: the bottom has fewer than two axes; whatever the filler refuses.
+      LayerError: the bottom has fewer than 2 axes; whatever the filler refuses.
 
     Source: caffe/src/caffe/layers/prelu_layer.cpp; He et al., "Delving Deep into
     Rectifiers" (2015). Differs: Caffe refuses bottoms of more than 4 axes.
@@ -144,7 +144,7 @@ class PReLU(nnx.Module):
         if not param.HasField("filler"):
             filler = caffe_pb2.FillerParameter(type="constant", value=0.25)
         slope_shape = () if param.channel_shared else (shape[1],)
-        self.slope = nnx.Param(fill(filler, rngs.params(), slope_shape))
+        self.slope = make_blob(filler, rngs, slope_shape)
 
     def __call__(self, bottom: jax.Array) -> jax.Array:
         """Applies the layer to one bottom; see the class."""
@@ -270,7 +270,10 @@ class AbsVal(nnx.Module):
 
 @register("Clip", bottoms=1, tops=1)
 class Clip(nnx.Module):
-    """Holds values between min and max; a value on either border passes a gradient.
+    """Holds values between min and max.
+
+    top = bottom, but max where it is above max, and min where it is below min. A value
+    on either border passes a gradient.
 
     Args of the call:
       bottom: float32, any shape.

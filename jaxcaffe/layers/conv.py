@@ -6,16 +6,16 @@ and im2col_layer.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from flax import nnx
 
 from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.axes import canonical_axis
+from jaxcaffe.layers.blobs import make_weight_and_bias
 from jaxcaffe.layers.checks import check_alike, check_positive
-from jaxcaffe.layers.fillers import fill
-from jaxcaffe.layers.geometry import read_geometry
+from jaxcaffe.layers.geometry import Geometry, read_geometry
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops.convolution import convolution, deconvolution, im2col
 from jaxcaffe.proto import caffe_pb2
@@ -42,8 +42,9 @@ class Convolution(nnx.Module):
       the division drops the remainder.
 
     Raises:
-      LayerError: sizes given twice, zero or too few; group that does not divide;
-        bottoms of unequal shapes; a filter larger than the padded bottom.
+      LayerError: no such axis; sizes given twice, zero or too few; num_output 0; group
+        that does not divide; bottoms of unequal shapes; a filter larger than the padded
+        bottom; whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/base_conv_layer.cpp, LayerSetUp, and
     conv_layer.cpp, compute_output_shape and Forward_cpu.
@@ -61,39 +62,22 @@ class Convolution(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         param = layer.convolution_param
-        shape = bottom_shapes[0]
         check_alike(bottom_shapes)
-        self.axis = canonical_axis("axis", param.axis, shape)
-        channels, size = shape[self.axis], shape[self.axis + 1 :]
+        self.axis, channels, size = _split_axes(param, bottom_shapes[0])
         self.geometry = read_geometry(param, len(size))
-        self.pad = tuple(
-            _pads(*sizes)
-            for sizes in zip(
-                size,
-                self.geometry.extent,
-                self.geometry.stride,
-                self.geometry.pad,
-                strict=True,
-            )
-        )
+        self.pad = _pads(self.geometry, size)
         self.group = param.group
         num_output = _check_outputs(param, channels)
-        weight_shape = (num_output, channels // self.group, *self.geometry.kernel)
-        self.weight = nnx.Param(fill(param.weight_filler, rngs.params(), weight_shape))
-        self.bias = (
-            nnx.Param(fill(param.bias_filler, rngs.params(), (num_output,)))
-            if param.bias_term
-            else None
+        self.weight, self.bias = make_weight_and_bias(
+            param, rngs, (num_output, channels // self.group, *self.geometry.kernel)
         )
 
     def __call__(self, *bottoms: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
         """Filters each bottom; see the class."""
-        tops = tuple(map(self._filter, bottoms))
+        tops = tuple(_over_batch(self._filter, b, self.axis) for b in bottoms)
         return tops if len(tops) > 1 else tops[0]
 
-    def _filter(self, bottom: jax.Array) -> jax.Array:
-        batch = bottom.shape[: self.axis]
-        images = bottom.reshape(-1, *bottom.shape[self.axis :])
+    def _filter(self, images: jax.Array) -> jax.Array:
         top = convolution(
             images,
             self.weight.get_value(),
@@ -102,9 +86,7 @@ class Convolution(nnx.Module):
             dilation=self.geometry.dilation,
             group=self.group,
         )
-        if self.bias is not None:
-            top += self.bias.get_value().reshape(-1, *[1] * len(self.pad))
-        return top.reshape(*batch, *top.shape[1:])
+        return _add_bias(top, self.bias)
 
 
 @register("Deconvolution", bottoms=(1, None), tops=(1, None), equal_counts=True)
@@ -127,8 +109,9 @@ class Deconvolution(nnx.Module):
       stride * (size - 1) + extent - 2 * pad with extent = dilation * (kernel - 1) + 1.
 
     Raises:
-      LayerError: sizes given twice, zero or too few; group that does not divide;
-        bottoms of unequal shapes; pads that leave nothing.
+      LayerError: no such axis; sizes given twice, zero or too few; num_output 0; group
+        that does not divide; bottoms of unequal shapes; pads that leave nothing;
+        whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/deconv_layer.cpp and base_conv_layer.cpp. Differs:
     engine and force_nd_im2col choose no other code; dilation 0 and stride 0 are
@@ -145,10 +128,8 @@ class Deconvolution(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         param = layer.convolution_param
-        shape = bottom_shapes[0]
         check_alike(bottom_shapes)
-        self.axis = canonical_axis("axis", param.axis, shape)
-        channels, size = shape[self.axis], shape[self.axis + 1 :]
+        self.axis, channels, size = _split_axes(param, bottom_shapes[0])
         self.geometry = read_geometry(param, len(size))
         self.out = tuple(
             stride * (length - 1) + extent - 2 * pad
@@ -167,22 +148,16 @@ class Deconvolution(nnx.Module):
             )
         self.group = param.group
         num_output = _check_outputs(param, channels)
-        weight_shape = (channels, num_output // self.group, *self.geometry.kernel)
-        self.weight = nnx.Param(fill(param.weight_filler, rngs.params(), weight_shape))
-        self.bias = (
-            nnx.Param(fill(param.bias_filler, rngs.params(), (num_output,)))
-            if param.bias_term
-            else None
+        self.weight, self.bias = make_weight_and_bias(
+            param, rngs, (channels, num_output // self.group, *self.geometry.kernel)
         )
 
     def __call__(self, *bottoms: jax.Array) -> jax.Array | tuple[jax.Array, ...]:
         """Treats each bottom; see the class."""
-        tops = tuple(map(self._spread, bottoms))
+        tops = tuple(_over_batch(self._spread, b, self.axis) for b in bottoms)
         return tops if len(tops) > 1 else tops[0]
 
-    def _spread(self, bottom: jax.Array) -> jax.Array:
-        batch = bottom.shape[: self.axis]
-        images = bottom.reshape(-1, *bottom.shape[self.axis :])
+    def _spread(self, images: jax.Array) -> jax.Array:
         top = deconvolution(
             images,
             self.weight.get_value(),
@@ -192,9 +167,7 @@ class Deconvolution(nnx.Module):
             dilation=self.geometry.dilation,
             group=self.group,
         )
-        if self.bias is not None:
-            top += self.bias.get_value().reshape(-1, *[1] * len(self.out))
-        return top.reshape(*batch, *top.shape[1:])
+        return _add_bias(top, self.bias)
 
 
 @register("Im2col", bottoms=1, tops=1)
@@ -211,8 +184,8 @@ class Im2col(nnx.Module):
       (*batch, C * kernel's elements, *out) float32, out as of a Convolution.
 
     Raises:
-      LayerError: no spatial axis; sizes given twice, zero or too few; a window larger
-        than the padded bottom.
+      LayerError: no such axis, or none behind it; sizes given twice, zero or too few; a
+        window larger than the padded bottom.
 
     Source: caffe/src/caffe/layers/im2col_layer.cpp. Differs: force_nd_im2col chooses no
     other code.
@@ -226,37 +199,36 @@ class Im2col(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         param = layer.convolution_param
-        shape = bottom_shapes[0]
-        self.axis = canonical_axis("axis", param.axis, shape)
-        size = shape[self.axis + 1 :]
+        self.axis, _, size = _split_axes(param, bottom_shapes[0])
         if not size:
             raise LayerError(
-                f"nothing lies behind axis {param.axis} of a bottom of shape {shape}",
+                f"nothing lies behind axis {param.axis} of a bottom of shape "
+                f"{bottom_shapes[0]}",
                 "a bottom with spatial axes behind its channels",
             )
         self.geometry = read_geometry(param, len(size))
-        self.pad = tuple(
-            _pads(*sizes)
-            for sizes in zip(
-                size,
-                self.geometry.extent,
-                self.geometry.stride,
-                self.geometry.pad,
-                strict=True,
-            )
-        )
+        self.pad = _pads(self.geometry, size)
 
     def __call__(self, bottom: jax.Array) -> jax.Array:
         """Lays out the windows; see the class."""
-        batch = bottom.shape[: self.axis]
-        top = im2col(
-            bottom.reshape(-1, *bottom.shape[self.axis :]),
+        return _over_batch(self._lay_out, bottom, self.axis)
+
+    def _lay_out(self, images: jax.Array) -> jax.Array:
+        return im2col(
+            images,
             self.geometry.kernel,
             stride=self.geometry.stride,
             pad=self.pad,
             dilation=self.geometry.dilation,
         )
-        return top.reshape(*batch, *top.shape[1:])
+
+
+def _split_axes(
+    param: caffe_pb2.ConvolutionParameter, shape: Shape
+) -> tuple[int, int, Shape]:
+    """Returns the channel axis, its length and the lengths behind it."""
+    axis = canonical_axis("axis", param.axis, shape)
+    return axis, shape[axis], shape[axis + 1 :]
 
 
 def _check_outputs(param: caffe_pb2.ConvolutionParameter, channels: int) -> int:
@@ -271,16 +243,38 @@ def _check_outputs(param: caffe_pb2.ConvolutionParameter, channels: int) -> int:
     return param.num_output
 
 
-def _pads(size: int, extent: int, stride: int, pad: int) -> tuple[int, int]:
-    """Returns the zeros before and after one axis.
+def _pads(geometry: Geometry, size: Shape) -> tuple[tuple[int, int], ...]:
+    """Returns the zeros before and after each spatial axis.
 
     Caffe's integer division rounds towards zero, so with a stride a filter may stick
     out of the padded bottom at the far side, where it reads zeros.
     """
-    room = size + 2 * pad - extent
-    if room <= -stride:
-        raise LayerError(
-            f"filters cover {extent} pixels, the padded bottom has {size + 2 * pad}",
-            "a smaller kernel_size or dilation, or a larger pad or bottom",
-        )
-    return pad, pad + max(0, -room)
+    pads = []
+    for length, extent, stride, pad in zip(
+        size, geometry.extent, geometry.stride, geometry.pad, strict=True
+    ):
+        room = length + 2 * pad - extent
+        if room <= -stride:
+            raise LayerError(
+                f"filters cover {extent} pixels, the padded bottom has "
+                f"{length + 2 * pad}",
+                "a smaller kernel_size or dilation, or a larger pad or bottom",
+            )
+        pads.append((pad, pad + max(0, -room)))
+    return tuple(pads)
+
+
+def _over_batch(
+    function: Callable[[jax.Array], jax.Array], bottom: jax.Array, axis: int
+) -> jax.Array:
+    """Calls a function of (N, C, *size) with all axes before `axis` as one."""
+    batch = bottom.shape[:axis]
+    top = function(bottom.reshape(-1, *bottom.shape[axis:]))
+    return top.reshape(*batch, *top.shape[1:])
+
+
+def _add_bias(top: jax.Array, bias: nnx.Param | None) -> jax.Array:
+    """Adds bias (K,), if there is one, to (N, K, *size)."""
+    if bias is None:
+        return top
+    return top + bias.get_value().reshape(-1, *[1] * (top.ndim - 2))

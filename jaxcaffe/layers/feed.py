@@ -1,6 +1,14 @@
 """Layers without bottoms: those whose tops the caller gives, and DummyData.
 
-Follows caffe/src/caffe/layers/base_data_layer.cpp and dummy_data_layer.cpp.
+Tops that the caller gives, all float32; N is batch_size:
+
+  Data, ImageData, MemoryData, WindowData
+              (N, C, H, W) images, (N,) labels, which Data may leave out
+  HDF5Data    (N, ...) rows of the data set that is named as the top is
+  Input       the shapes of input_param
+
+Follows caffe/src/caffe/layers/base_data_layer.cpp, hdf5_data_layer.cpp, input_layer.cpp
+and dummy_data_layer.cpp.
 """
 
 from __future__ import annotations

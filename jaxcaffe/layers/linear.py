@@ -15,8 +15,8 @@ from jax import lax
 
 from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.axes import canonical_axis
+from jaxcaffe.layers.blobs import make_blob, make_weight_and_bias
 from jaxcaffe.layers.checks import check_positive
-from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -39,7 +39,7 @@ class InnerProduct(nnx.Module):
       (*outer, num_output) float32.
 
     Raises:
-      LayerError: num_output 0; no such axis.
+      LayerError: no such axis; num_output 0; whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/inner_product_layer.cpp, LayerSetUp and Forward_cpu.
     Differs: none.
@@ -58,17 +58,11 @@ class InnerProduct(nnx.Module):
         shape = bottom_shapes[0]
         self.axis = canonical_axis("axis", param.axis, shape)
         self.transpose = param.transpose
-        num_output = param.num_output
-        check_positive("num_output", num_output)
-        weight_shape = (num_output, math.prod(shape[self.axis :]))
+        check_positive("num_output", param.num_output)
+        weight_shape = (param.num_output, math.prod(shape[self.axis :]))
         if self.transpose:
             weight_shape = weight_shape[::-1]
-        self.weight = nnx.Param(fill(param.weight_filler, rngs.params(), weight_shape))
-        self.bias = (
-            nnx.Param(fill(param.bias_filler, rngs.params(), (num_output,)))
-            if param.bias_term
-            else None
-        )
+        self.weight, self.bias = make_weight_and_bias(param, rngs, weight_shape)
 
     def __call__(self, bottom: jax.Array) -> jax.Array:
         """Multiplies the bottom by the weights; see the class."""
@@ -103,7 +97,7 @@ class Scale(nnx.Module):
 
     Raises:
       LayerError: no such axis; num_axes below -1 or past the last axis; the second
-        bottom does not fit the first.
+        bottom does not fit the first; whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/scale_layer.cpp, LayerSetUp, Reshape, Forward_cpu.
     Differs: none.
@@ -123,15 +117,9 @@ class Scale(nnx.Module):
         filler = param.filler
         if not param.HasField("filler"):  # the default leaves the bottom as it is
             filler = caffe_pb2.FillerParameter(type="constant", value=1)
-        self.scale = (
-            nnx.Param(fill(filler, rngs.params(), shape))
-            if len(bottom_shapes) == 1
-            else None
-        )
+        self.scale = make_blob(filler, rngs, shape) if len(bottom_shapes) == 1 else None
         self.bias = (
-            nnx.Param(fill(param.bias_filler, rngs.params(), shape))
-            if param.bias_term
-            else None
+            make_blob(param.bias_filler, rngs, shape) if param.bias_term else None
         )
 
     def __call__(self, bottom: jax.Array, factor: jax.Array | None = None) -> jax.Array:
@@ -165,7 +153,7 @@ class Bias(nnx.Module):
 
     Raises:
       LayerError: no such axis; num_axes below -1 or past the last axis; the second
-        bottom does not fit the first.
+        bottom does not fit the first; whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/bias_layer.cpp, LayerSetUp, Reshape, Forward_cpu.
     Differs: none.
@@ -183,9 +171,7 @@ class Bias(nnx.Module):
         param = layer.bias_param
         shape, self.axis = _broadcast_shape(param.axis, param.num_axes, bottom_shapes)
         self.bias = (
-            nnx.Param(fill(param.filler, rngs.params(), shape))
-            if len(bottom_shapes) == 1
-            else None
+            make_blob(param.filler, rngs, shape) if len(bottom_shapes) == 1 else None
         )
 
     def __call__(

@@ -15,8 +15,8 @@ from flax import nnx
 from jax import lax
 
 from jaxcaffe.errors import LayerError
+from jaxcaffe.layers.blobs import make_blob
 from jaxcaffe.layers.checks import check_positive
-from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops.lstm import lstm, lstm_unit
 from jaxcaffe.proto import caffe_pb2
@@ -49,7 +49,7 @@ class LSTM(nnx.Module):
 
     Raises:
       LayerError: num_output 0; lengths that do not agree; a wrong number of bottoms or
-        tops.
+        tops; whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/lstm_layer.cpp and recurrent_layer.cpp. Differs:
     debug_info shows nothing more.
@@ -71,7 +71,7 @@ class LSTM(nnx.Module):
         self.W_xc, self.b_c, self.W_xc_static = _input_blobs(
             param, bottom_shapes, 4 * H, rngs, static=len(bottom_shapes) in (3, 5)
         )
-        self.W_hc = nnx.Param(fill(param.weight_filler, rngs.params(), (4 * H, H)))
+        self.W_hc = make_blob(param.weight_filler, rngs, (4 * H, H))
         if not self.expose_hidden:
             state = jnp.zeros((bottom_shapes[0][1], H), jnp.float32)
             self.h, self.c = nnx.BatchStat(state), nnx.BatchStat(state)
@@ -121,7 +121,7 @@ class RNN(nnx.Module):
 
     Raises:
       LayerError: num_output 0; lengths that do not agree; a wrong number of bottoms or
-        tops.
+        tops; whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/rnn_layer.cpp and recurrent_layer.cpp. Differs:
     debug_info shows nothing more.
@@ -147,9 +147,9 @@ class RNN(nnx.Module):
             rngs,
             static=len(bottom_shapes) > 2 + param.expose_hidden,
         )
-        self.W_hh = nnx.Param(fill(param.weight_filler, rngs.params(), (H, H)))
-        self.W_ho = nnx.Param(fill(param.weight_filler, rngs.params(), (H, H)))
-        self.b_o = nnx.Param(fill(param.bias_filler, rngs.params(), (H,)))
+        self.W_hh = make_blob(param.weight_filler, rngs, (H, H))
+        self.W_ho = make_blob(param.weight_filler, rngs, (H, H))
+        self.b_o = make_blob(param.bias_filler, rngs, (H,))
         if not self.expose_hidden:
             state = jnp.zeros((bottom_shapes[0][1], H), jnp.float32)
             self.h = nnx.BatchStat(state)
@@ -230,11 +230,10 @@ def _input_blobs(
     """Returns what x, 1 and x_static are multiplied by."""
 
     def weight(inputs: Shape) -> nnx.Param:
-        shape = (outputs, math.prod(inputs))
-        return nnx.Param(fill(param.weight_filler, rngs.params(), shape))
+        return make_blob(param.weight_filler, rngs, (outputs, math.prod(inputs)))
 
     x = weight(bottom_shapes[0][2:])
-    bias = nnx.Param(fill(param.bias_filler, rngs.params(), (outputs,)))
+    bias = make_blob(param.bias_filler, rngs, (outputs,))
     return x, bias, weight(bottom_shapes[2][1:]) if static else None
 
 

@@ -46,11 +46,7 @@ class Concat(nnx.Module):
     ) -> None:
         param = layer.concat_param
         first = bottom_shapes[0]
-        if param.HasField("concat_dim"):
-            _refuse_both(param.HasField("axis"), "concat_dim")
-            self.axis = _legacy_axis("concat_dim", param.concat_dim, first)
-        else:
-            self.axis = canonical_axis("axis", param.axis, first)
+        self.axis = _read_axis(param, "concat_dim", first)
         for i, shape in enumerate(bottom_shapes):
             if _without(shape, self.axis) != _without(first, self.axis):
                 raise LayerError(
@@ -93,11 +89,7 @@ class Slice(nnx.Module):
     ) -> None:
         param = layer.slice_param
         shape, tops = bottom_shapes[0], len(layer.top)
-        if param.HasField("slice_dim"):
-            _refuse_both(param.HasField("axis"), "slice_dim")
-            self.axis = _legacy_axis("slice_dim", param.slice_dim, shape)
-        else:
-            self.axis = canonical_axis("axis", param.axis, shape)
+        self.axis = _read_axis(param, "slice_dim", shape)
         length = shape[self.axis]
         self.slice_point = tuple(param.slice_point)
         if not self.slice_point:
@@ -181,19 +173,24 @@ class Silence(nnx.Module):
         return ()
 
 
-def _legacy_axis(field: str, value: int, shape: Shape) -> int:
+def _read_axis(
+    param: caffe_pb2.ConcatParameter | caffe_pb2.SliceParameter,
+    legacy: str,
+    shape: Shape,
+) -> int:
+    """Returns the axis, given as `axis` or by its old name, from the front."""
+    if not param.HasField(legacy):
+        return canonical_axis("axis", param.axis, shape)
+    if param.HasField("axis"):
+        raise LayerError(f"axis and {legacy} are both set", f"axis, or {legacy}")
+    value = getattr(param, legacy)
     # The old fields are unsigned: a negative number never reaches us.
     if value >= len(shape):
         raise LayerError(
-            f"{field} is {value} for a bottom of shape {shape}",
+            f"{legacy} is {value} for a bottom of shape {shape}",
             f"0 to {len(shape) - 1}" if shape else "a bottom with axes",
         )
     return value
-
-
-def _refuse_both(axis_is_set: bool, legacy: str) -> None:
-    if axis_is_set:
-        raise LayerError(f"axis and {legacy} are both set", f"axis, or {legacy}")
 
 
 def _without(shape: Shape, axis: int) -> Shape:

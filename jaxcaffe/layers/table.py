@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxcaffe.layers.blobs import make_weight_and_bias
 from jaxcaffe.layers.checks import check_positive
-from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -35,7 +35,7 @@ class Embed(nnx.Module):
       (*bottom's shape, num_output) float32.
 
     Raises:
-      LayerError: num_output or input_dim is 0.
+      LayerError: num_output or input_dim is 0; whatever a filler refuses.
 
     Source: caffe/src/caffe/layers/embed_layer.cpp. Differs: a number outside
     [0, input_dim) gives a row of NaN (Caffe reads foreign memory).
@@ -53,12 +53,8 @@ class Embed(nnx.Module):
         param = layer.embed_param
         for field in ("num_output", "input_dim"):
             check_positive(field, getattr(param, field))
-        weight_shape = (param.input_dim, param.num_output)
-        self.weight = nnx.Param(fill(param.weight_filler, rngs.params(), weight_shape))
-        self.bias = (
-            nnx.Param(fill(param.bias_filler, rngs.params(), (param.num_output,)))
-            if param.bias_term
-            else None
+        self.weight, self.bias = make_weight_and_bias(
+            param, rngs, (param.input_dim, param.num_output)
         )
 
     def __call__(self, bottom: jax.Array) -> jax.Array:

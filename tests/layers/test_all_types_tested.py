@@ -1,6 +1,7 @@
 """Every registered layer type has its kinds of tests (see conftest.py)."""
 
 import ast
+import inspect
 import json
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def _recorded_statuses(name: str) -> set[bool]:
     }
 
 
+def _missing_sections(kind: registry.LayerType) -> list[str]:
+    """Returns what a layer's docstring lacks of the house's template."""
+    sections = ["Returns:", "float32", "Source: caffe/", "Differs:"]
+    sections += ["Args of the call:"] if kind.bottoms != (0, 0) else []
+    sections += ["Blobs"] if getattr(kind.module, "blobs", ()) else []
+    source = inspect.getsource(kind.module)
+    sections += ["Raises:"] if "LayerError" in source or "check_" in source else []
+    words = " ".join((kind.module.__doc__ or "").split())
+    return [section for section in sections if section not in words]
+
+
+def test_missing_sections_of_half_written_docstring_are_named():
+    class Half:
+        """Doubles its bottom, (N, C) float32.
+
+        Source: caffe/none.cpp.
+        """
+
+        blobs = ("weight",)
+
+    kind = registry.LayerType("Half", Half, (1, 1), (1, 1))
+    assert _missing_sections(kind) == [
+        "Returns:",
+        "Differs:",
+        "Args of the call:",
+        "Blobs",
+    ]
+
+
 def test_missing_kinds_of_half_tested_type_are_named():
     tests = {"test_lrn_hand_x", "test_lrn_golden_x", "test_lrnx_bad_x"}
     assert _missing_kinds("LRN", tests) == ["test_lrn_gradient_...", "test_lrn_bad_..."]
@@ -88,6 +118,13 @@ def test_all_types_of_caffe_are_registered():
 )
 def test_registered_type_has_every_kind_of_test(name):
     assert _missing_kinds(name, _test_names()) == []
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n in CAFFE_TYPES if registry.lookup(n).module is not None)
+)
+def test_type_of_caffe_has_a_whole_docstring(name):
+    assert _missing_sections(registry.lookup(name)) == []
 
 
 @pytest.mark.parametrize(

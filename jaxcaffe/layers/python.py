@@ -72,7 +72,7 @@ class Python(nnx.Module):
     def __call__(self, *bottoms: jax.Array) -> tuple[jax.Array, ...]:
         """Applies the layer to its bottoms; see the class."""
         blobs = tuple(getattr(self, name).get_value() for name in self.blobs)
-        tops = run_forward(self.instance, self.top_shapes, bottoms, blobs)
+        tops = _run_forward(self.instance, self.top_shapes, bottoms, blobs)
         return attach_gradient(self.instance, tops, bottoms, blobs)
 
 
@@ -90,24 +90,6 @@ class _Flags(tuple[bool, ...]):
     """Which bottoms need a gradient; known while tracing."""
 
 
-def run_forward(
-    instance: Instance,
-    top_shapes: tuple[Shape, ...],
-    bottoms: tuple[jax.Array, ...],
-    blobs: tuple[jax.Array, ...],
-) -> list[jax.Array]:
-    """Calls the user's forward; its tops have no gradient yet."""
-
-    def forward(
-        bottoms: tuple[jax.Array, ...], blobs: tuple[jax.Array, ...]
-    ) -> list[np.ndarray]:
-        return instance.forward(top_shapes, _to_host(bottoms), _to_host(blobs))
-
-    structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in top_shapes]
-    held = jax.lax.stop_gradient((bottoms, blobs))
-    return io_callback(forward, structs, *held, ordered=True)
-
-
 def attach_gradient(
     instance: Instance,
     tops: Sequence[jax.Array],
@@ -121,9 +103,13 @@ def attach_gradient(
 
     Args:
       instance: of the layer.
-      tops: what forward has returned for these bottoms and blobs.
-      bottoms: the layer's.
-      blobs: the layer's, in order.
+      tops: what forward has returned for these bottoms and blobs, float32 of any
+        shapes.
+      bottoms: the layer's, float32 of any shapes.
+      blobs: the layer's, in order, float32 of any shapes.
+
+    Returns:
+      The tops.
     """
 
     @jax.custom_vjp
@@ -173,6 +159,24 @@ def attach_gradient(
 
     attach.defvjp(attach_forward, attach_backward, symbolic_zeros=True)
     return tuple(attach(list(tops), bottoms, blobs))
+
+
+def _run_forward(
+    instance: Instance,
+    top_shapes: tuple[Shape, ...],
+    bottoms: tuple[jax.Array, ...],
+    blobs: tuple[jax.Array, ...],
+) -> list[jax.Array]:
+    """Calls the user's forward; its tops have no gradient yet."""
+
+    def forward(
+        bottoms: tuple[jax.Array, ...], blobs: tuple[jax.Array, ...]
+    ) -> list[np.ndarray]:
+        return instance.forward(top_shapes, _to_host(bottoms), _to_host(blobs))
+
+    structs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in top_shapes]
+    held = jax.lax.stop_gradient((bottoms, blobs))
+    return io_callback(forward, structs, *held, ordered=True)
 
 
 def _to_host(arrays: Sequence[jax.Array]) -> list[np.ndarray]:

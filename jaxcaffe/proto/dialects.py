@@ -38,6 +38,7 @@ FORKS = {
     "mobilenet_yolo": "MobileNet-YOLO (eric612/MobileNet-YOLO)",
     "flownet2": "FlowNet 2.0 (lmb-freiburg/flownet2)",
     "openpose": "OpenPose (openpose_caffe_train)",
+    "rtpose": "real-time pose (CMU-Perceptual-Computing-Lab/caffe_rtpose)",
     "c3d": "C3D (facebookarchive/C3D)",
     "center": "center loss (ydwen/caffe-face)",
     "lsoftmax": "L-Softmax (wy1iu/LargeMargin_Softmax_Loss)",
@@ -161,6 +162,7 @@ EltwiseAffine ducha
 EmbeddingLookup synopsys
 EmbeddingLookupSparse synopsys
 EuclideanLossWithIndex ducha
+EuclideanmaskLoss rtpose
 EvalData cascade
 EvalDetection intel yolo
 EvenDistLoss deepbit
@@ -201,6 +203,7 @@ HardTanH synopsys
 Hotspot happynear
 HungarianLoss apollo
 ICNetSubgraph synopsys
+ImResize rtpose
 ImageGtData mscnn
 ImageLabelmapData hed
 ImageLocData ducha
@@ -249,7 +252,7 @@ MatData apollo
 MatMul synopsys
 MatRead pspnet deeplab synopsys
 MatWrite pspnet deeplab synopsys
-Maximum synopsys
+Maximum rtpose synopsys
 Mean flownet2 synopsys
 MergeCrop opencl
 MinQuantizeLoss deepbit
@@ -269,6 +272,7 @@ NMSGather synopsys
 NdConvolution video
 NdPooling video
 NegReLU flownet2
+Nms rtpose
 Noise happynear opencl
 NonMaxSuppression synopsys
 Normalize ssd nvcaffe intel tsn refinedet mobilenet_ssd mobilenet_yolo happynear ducha
@@ -755,6 +759,7 @@ LayerParameter
   hungarian_loss_param 204 apollo
   image_gt_data_param 153 mscnn
   image_loc_data_param 401 ducha
+  imresize_param 148 rtpose
   infimum_loss_param 229 happynear
   inner_distance_param 213 happynear
   insanity_param 202 happynear
@@ -797,7 +802,7 @@ LayerParameter
   nca_param 226 happynear
   net_quantizer 18 opencl
   nms_gather_param 215 synopsys
-  nms_param 214 synopsys
+  nms_param 214 synopsys; 149 rtpose
   noise_param 151 opencl; 207 happynear
   non_max_suppression_param 271 synopsys
   norm_param 206 ssd nvcaffe intel refinedet mobilenet_ssd mobilenet_yolo synopsys
@@ -1116,13 +1121,21 @@ TransformationParameter
   apply_probability 18 augment; 29 mobilenet_yolo
   aspect_max 15 happynear
   aspect_min 14 happynear
+  aug_way 33 rtpose
+  bbox_norm_factor 20 rtpose
   bgr2rgb 18 intel
   caffe_yolo 21 synopsys
   center_crop 10 happynear
+  center_perterb_max 25 rtpose
+  clahe_clip_limit 29 rtpose
+  clahe_tile_size 28 rtpose
   contrast_brightness_adjustment 11 augment; 19 mobilenet_yolo
+  coverage 11 rtpose
   crop_h 11 ssd intel refinedet mobilenet_ssd mobilenet_yolo ducha synopsys; 8
       happynear; 211 nvcaffe
   crop_height 10 pspnet deeplab; 20 synopsys; 8 dgd
+  crop_size_x 15 rtpose
+  crop_size_y 16 rtpose
   crop_w 12 ssd intel refinedet mobilenet_ssd mobilenet_yolo ducha synopsys; 9
       happynear; 212 nvcaffe
   crop_width 9 pspnet deeplab dgd; 19 synopsys
@@ -1131,6 +1144,7 @@ TransformationParameter
   display 22 nvcaffe
   distort_param 13 ssd intel refinedet mobilenet_ssd mobilenet_yolo synopsys; 213
       nvcaffe
+  do_clahe 30 rtpose
   emit_constraint 10 ssd intel refinedet mobilenet_ssd mobilenet_yolo synopsys; 210
       nvcaffe
   enable_classf_aug 15 mobilenet_yolo
@@ -1138,10 +1152,13 @@ TransformationParameter
   expand_param 14 ssd intel refinedet mobilenet_ssd mobilenet_yolo synopsys; 214
       nvcaffe
   fix_crop 10 tsn
+  flip_prob 12 rtpose
   flow 6 lrcn; 17 intel
   forward_packing 21 nvcaffe
+  gray 34 rtpose
   horizontal_stretch_lower 16 nvcaffe
   horizontal_stretch_upper 17 nvcaffe
+  img_header 21 rtpose
   img_rand_resize_lower 10 nvcaffe
   img_rand_resize_upper 11 nvcaffe
   interpolation_algo_down 18 nvcaffe
@@ -1150,11 +1167,14 @@ TransformationParameter
   max_brightness_shift 16 augment; 23 mobilenet_yolo
   max_color_shift 20 augment; 25 mobilenet_yolo
   max_contrast 15 augment; 22 mobilenet_yolo
+  max_cvg_len 8 rtpose
   max_distort 13 tsn
+  max_rotate_degree 13 rtpose
   max_rotation_angle 10 augment; 18 mobilenet_yolo
   max_scaling_factor 9 augment; 17 mobilenet_yolo
   max_smooth 17 augment; 24 mobilenet_yolo
   min_contrast 14 augment; 21 mobilenet_yolo
+  min_cvg_len 9 rtpose
   min_scaling_factor 8 augment; 16 mobilenet_yolo
   min_side 22 augment; 28 mobilenet_yolo
   min_side_max 21 augment; 27 mobilenet_yolo
@@ -1164,7 +1184,11 @@ TransformationParameter
   multi_scale_levels 10 dgd
   noise_param 9 ssd intel refinedet mobilenet_ssd mobilenet_yolo ducha synopsys; 209
       nvcaffe
+  np_in_lmdb 35 rtpose
   num_labels 23 nvcaffe
+  num_parts 31 rtpose
+  num_total_augs 32 rtpose
+  opaque_coverage 10 rtpose
   original_image 20 tsn
   pad 19 intel
   rand_resize_ratio_lower 12 nvcaffe
@@ -1176,12 +1200,18 @@ TransformationParameter
   random_seed 9 nvcaffe
   resize_param 8 ssd intel refinedet mobilenet_ssd mobilenet_yolo ducha synopsys; 208
       nvcaffe
+  scale_cvg 23 rtpose
   scale_factors 8 pspnet deeplab; 18 synopsys
-  scale_max 13 happynear
-  scale_min 12 happynear
+  scale_max 13 happynear; 19 rtpose
+  scale_min 12 happynear; 18 rtpose
+  scale_prob 17 rtpose
   scale_ratios 12 tsn
+  sigma 26 rtpose
+  sigma_center 27 rtpose
   smooth_filtering 12 augment; 20 mobilenet_yolo
-  stride 16 tsn
+  stride 16 tsn; 22 rtpose
+  target_dist 24 rtpose
+  transform_body_joint 38 rtpose
   upper_height 18 tsn
   upper_size 17 tsn
   upper_width 19 tsn
@@ -1189,6 +1219,7 @@ TransformationParameter
   vertical_mirror 13 ducha
   vertical_stretch_lower 14 nvcaffe
   vertical_stretch_upper 15 nvcaffe
+  visualize 14 rtpose
 V1LayerParameter
   adaptive_bias_channel_param 53 deeplab
   affinity_param 43 opencl

@@ -46,6 +46,7 @@ def first(forks):
         ("FcRistretto", "Ristretto"),
         ("CConvolution", "Dynamic Network Surgery"),
         ("EvenDistLoss", "DeepBit"),
+        ("ImResize", "real-time pose"),
         ("NdConvolution", "video-caffe"),
         ("Convolution3D", "C3D"),
     ],

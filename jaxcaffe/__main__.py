@@ -122,7 +122,7 @@ def dispatch(argv: Sequence[str]) -> int:
         # Asked for, it is the answer; without a command, it is the complaint.
         return 0 if argv else 1
     if first in ("--version", "-version"):
-        print(f"jaxcaffe {importlib.metadata.version('jaxcaffe')}")
+        print(f"jaxcaffe version {importlib.metadata.version('jaxcaffe')}")
         return 0
     name = first.replace("-", "_")
     if name not in COMMANDS:

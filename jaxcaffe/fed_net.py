@@ -12,14 +12,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from jaxcaffe import errors, sharding, step
+from jaxcaffe import construction, errors, sharding, step
 from jaxcaffe.augment import make_augment
 from jaxcaffe.data import pipeline
 from jaxcaffe.labels import label_limits
 from jaxcaffe.log import logger
-from jaxcaffe.net import translate
+from jaxcaffe.net import graph, translate
 from jaxcaffe.prefetch import DeviceFeed
-from jaxcaffe.proto import caffe_pb2
+from jaxcaffe.proto import caffe_pb2, text
 from jaxcaffe.solver import nets
 from jaxcaffe.spec import Blobs, Graph, Net, ParamInfo
 
@@ -85,6 +85,7 @@ def feed_net(
     }
     feed_structs = jax.eval_shape(augment, batch_structs, jax.random.key(0))
     net = translate.build_net(built, feed_structs, trained)
+    construction.log_construction(net, feeds)
     augment = _add_inputs(augment, net)
     limits = label_limits(net)
     limited = tuple(pipeline.limit_labels(feed, limits) for feed in feeds)
@@ -93,22 +94,24 @@ def feed_net(
     )
 
 
-def refuse_empty(built: Graph, path: str) -> None:
-    """Refuses a net all of whose layers its rules keep out.
+def build_fed_graph(
+    net: caffe_pb2.NetParameter, use: nets.NetUse, source: text.Source
+) -> Graph:
+    """Connects the layers that a use of a net asks for, and logs what they are.
+
+    Args:
+      net: upgraded.
+      use: its phase, level and stages.
+      source: where the layers stand.
 
     Raises:
-      PrototxtError: there is none left.
+      PrototxtError: whatever the net says that cannot be; no layer is left.
     """
-    if not built.nodes:
-        phase = caffe_pb2.Phase.Name(built.phase)
-        raise errors.PrototxtError(
-            errors.describe(
-                path,
-                f"the net has no layer for phase {phase}, the level and the stages "
-                "asked for",
-                "layers whose include and exclude rules let them in",
-            )
-        )
+    state = nets.merge_state(use, net)
+    construction.log_filtering(net, state)
+    built = graph.build_graph(net, state, source)
+    _refuse_empty(built, source.path)
+    return built
 
 
 def open_device_feed(
@@ -144,6 +147,24 @@ def scale_batches(built: Graph, devices: int) -> Graph:
             node = node._replace(layer=layer)
         nodes.append(node)
     return built._replace(nodes=tuple(nodes))
+
+
+def _refuse_empty(built: Graph, path: str) -> None:
+    """Refuses a net all of whose layers its rules keep out.
+
+    Raises:
+      PrototxtError: there is none left.
+    """
+    if not built.nodes:
+        phase = caffe_pb2.Phase.Name(built.phase)
+        raise errors.PrototxtError(
+            errors.describe(
+                path,
+                f"the net has no layer for phase {phase}, the level and the stages "
+                "asked for",
+                "layers whose include and exclude rules let them in",
+            )
+        )
 
 
 def _add_inputs(augment: step.Augment, net: Net) -> step.Augment:

@@ -25,6 +25,9 @@ from jaxcaffe import errors
 
 logger = logging.getLogger("jaxcaffe")
 
+CONSTRUCTION = "jaxcaffe.construction"
+"""Name of the logger of how nets are made; a hundred lines for a small one."""
+
 
 class GlogFormatter(logging.Formatter):
     """Formats `I1122 21:10:59.587841 27196 loop.py:80] message`."""
@@ -63,12 +66,16 @@ def remembering() -> Iterator[Memory]:
 
 
 @contextlib.contextmanager
-def logging_to(path: str | None, memory: Memory | None = None) -> Iterator[None]:
+def logging_to(
+    path: str | None, memory: Memory | None = None, *, construction: bool = True
+) -> Iterator[None]:
     """Sends the project's log to stderr, or appends it to the file `path`, as well.
 
     Args:
       path: a file in a folder that exists; None for stderr.
       memory: whose lines come first; it remembers no more from now on.
+      construction: whether stderr gets the lines on how nets are made. A terminal never
+        does: they would fill many screens.
 
     Raises:
       ConfigError: the file cannot be written.
@@ -76,6 +83,8 @@ def logging_to(path: str | None, memory: Memory | None = None) -> Iterator[None]
     handler: logging.Handler
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
+        if not construction or sys.stderr.isatty():
+            handler.addFilter(lambda record: record.name != CONSTRUCTION)
     else:
         try:
             handler = logging.FileHandler(path)

@@ -20,7 +20,6 @@ from jaxcaffe.devices import (
     pick_devices,
 )
 from jaxcaffe.log import logger
-from jaxcaffe.net import graph
 from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2, text, upgrade
 from jaxcaffe.solver import nets
@@ -104,8 +103,7 @@ def open_own_net(flags: Namespace, phase: caffe_pb2.Phase, seed: int = 0) -> Own
     parameter, source = text.read_net(flags.model)
     parameter = upgrade.upgrade_net(parameter, source)
     use = nets.NetUse("net", flags.model, phase, asked, flags.iterations)
-    built = graph.build_graph(parameter, nets.merge_state(use, parameter), source)
-    fed_net.refuse_empty(built, source.path)
+    built = fed_net.build_fed_graph(parameter, use, source)
     fed = fed_net.feed_net(default_config(), built, use, seed, mesh)
     return OwnNet(fed, mesh)
 

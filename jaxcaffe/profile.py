@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     _check_trace(flags.trace)
     cpu.tune_cpu()
     asked = read_state(flags, caffe_pb2.Phase.Value(flags.phase))
-    with log.logging_to(None):
+    with log.logging_to(None, construction=False):
         if is_net(flags.config_or_net):
             subject = _open_net(flags, overrides, asked)
         else:

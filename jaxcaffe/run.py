@@ -22,7 +22,6 @@ from jaxcaffe.devices import hide_others, log_devices, parse_ids, pick_devices
 from jaxcaffe.errors import SnapshotError, describe
 from jaxcaffe.fed_net import FedNet
 from jaxcaffe.log import logger
-from jaxcaffe.net import graph
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
 from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2, text, upgrade
@@ -351,14 +350,15 @@ def _open_use(
     net, source = read_use(use, solver_source, index)
     for path in weights:
         # Read when the run starts; one that is missing is better known now.
-        logger.info("Finetuning from %s", path)
         refuse_missing(path, SnapshotError)
     is_train = use.phase == caffe_pb2.TRAIN
-    built = graph.build_graph(net, nets.merge_state(use, net), source)
-    fed_net.refuse_empty(built, source.path)
+    built = fed_net.build_fed_graph(net, use, source)
     if is_train and config.batch == "per_device":
         built = fed_net.scale_batches(built, mesh.size)
-    return fed_net.feed_net(config, built, use, seed, mesh, trained)
+    fed = fed_net.feed_net(config, built, use, seed, mesh, trained)
+    for path in weights:
+        logger.info("Finetuning from %s", path)
+    return fed
 
 
 def _creating_line(use: nets.NetUse, index: int) -> str:

@@ -47,7 +47,7 @@ ALLOWED = {
 }
 ENTRIES = {
     *("__init__", "__main__", "run", "train", "blame", "debug_info", "profile"),
-    *("fed_net", "start", "job", "own_net"),
+    *("construction", "fed_net", "start", "job", "own_net"),
     *("classifier", "pretrained", "image_io", "profiling", "tools", "datasets"),
     "curves",
     "cpu",

@@ -53,7 +53,7 @@ def test_console_prints_version_and_users_mistakes_without_traceback():
     command = [sys.executable, "-m", "jaxcaffe"]
     version = subprocess.run([*command, "--version"], capture_output=True, text=True)
     assert version.returncode == 0
-    assert version.stdout.split() == ["jaxcaffe", "0.1.0"]
+    assert version.stdout.split() == ["jaxcaffe", "version", "0.1.0"]
     wrong = subprocess.run([*command, "clasify"], capture_output=True, text=True)
     assert wrong.returncode == 1
     assert wrong.stderr == (

@@ -561,10 +561,12 @@ def test_eight_devices_give_the_losses_of_one_and_resume_each_others_runs(worksp
 def test_every_log_line_has_glogs_prefix(workspace):
     train(load_config("solver.prototxt", ["max_iter=3"]))
     text = pathlib.Path("small_run/train.log").read_text()
-    # The solver follows its line as it stands, as in Caffe.
-    begin = text.index("from parameters: \n") + len("from parameters: \n")
-    end = text.index("\nI", begin) + 1
-    for line in (text[:begin] + text[end:]).splitlines():
+    # The solver and the nets follow their lines as they stand, as in Caffe.
+    text, count = re.subn(
+        r"(from parameters: \n)(?!I\d{4})(.+\n)+?(?=I\d{4} )", r"\1", text
+    )
+    assert count == text.count("Initializing ") > 1
+    for line in text.splitlines():
         assert re.match(r"[IWE]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ \S+:\d+\] ", line), line
 
 

@@ -5,7 +5,7 @@ Follows caffe/src/caffe/net.cpp, FilterNet and StateMeetsRule.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from jaxcaffe.errors import PrototxtError, describe_layer
@@ -43,14 +43,7 @@ def meets_rule(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> bool:
 
     Source: caffe/src/caffe/net.cpp, StateMeetsRule. Differs: none.
     """
-    stages = set(state.stage)
-    return (
-        (not rule.HasField("phase") or rule.phase == state.phase)
-        and (not rule.HasField("min_level") or state.level >= rule.min_level)
-        and (not rule.HasField("max_level") or state.level <= rule.max_level)
-        and stages.issuperset(rule.stage)
-        and stages.isdisjoint(rule.not_stage)
-    )
+    return not _unmet(state, rule)
 
 
 def includes_layer(state: caffe_pb2.NetState, layer: caffe_pb2.LayerParameter) -> bool:
@@ -58,6 +51,25 @@ def includes_layer(state: caffe_pb2.NetState, layer: caffe_pb2.LayerParameter) -
     if layer.include:
         return any(meets_rule(state, rule) for rule in layer.include)
     return not any(meets_rule(state, rule) for rule in layer.exclude)
+
+
+def filter_lines(
+    net: caffe_pb2.NetParameter, state: caffe_pb2.NetState
+) -> Iterator[str]:
+    """Yields a line on each rule that a net's layers have and the state does not meet.
+
+    Rules behind the one that decides about a layer are not looked at.
+
+    Source: caffe/src/caffe/net.cpp, FilterNet and StateMeetsRule. Differs: a level
+    below min_level is called so.
+    """
+    merged = merge_state(net, state)
+    for layer in net.layer:
+        for rule in layer.include or layer.exclude:
+            unmet = _unmet(merged, rule)
+            if not unmet:
+                break
+            yield f"The NetState {unmet} specified by a rule in layer {layer.name}"
 
 
 def filter_net(
@@ -120,3 +132,20 @@ def locate_layers(
         seen[layer.name] = occurrence + 1
         places.append(source.locate(layer.name, occurrence))
     return tuple(places[i] for i in indices)
+
+
+def _unmet(state: caffe_pb2.NetState, rule: caffe_pb2.NetStateRule) -> str:
+    """Returns the first condition of a rule that does not hold, or ""."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return f"phase ({state.phase}) differed from the phase ({rule.phase})"
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return f"level ({state.level}) is below the min_level ({rule.min_level})"
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return f"level ({state.level}) is above the max_level ({rule.max_level})"
+    for stage in rule.stage:
+        if stage not in state.stage:
+            return f"did not contain stage '{stage}'"
+    for stage in rule.not_stage:
+        if stage in state.stage:
+            return f"contained a not_stage '{stage}'"
+    return ""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcaffe import cpu, log
+from jaxcaffe import construction, cpu, log
 from jaxcaffe import run as runs
 from jaxcaffe.augment import make_augment
 from jaxcaffe.caffe_files.weights import copy_weights
@@ -96,6 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs.set_precision("parity")
     device = find_device("extract_features", flags.MODE, flags.DEVICE)
     with log.logging_to(None), jax.default_device(device):
+        used = device or jax.devices()[0]
+        log.logger.info("Using %s", used.platform.upper())
+        if used.platform != "cpu":
+            log.logger.info("Using Device_id=%d", used.id)
         state = read_state(flags, caffe_pb2.TEST)
         extractor = open_extractor(flags.NET, flags.WEIGHTS, blobs, state)
         for blob in blobs:
@@ -137,7 +141,9 @@ def open_extractor(
         wanted blob needs are not in the file.
     """
     parameter, source = text.read_net(net_path)
-    built = graph.build_graph(upgrade.upgrade_net(parameter, source), asked, source)
+    parameter = upgrade.upgrade_net(parameter, source)
+    construction.log_filtering(parameter, asked)
+    built = graph.build_graph(parameter, asked, source)
     unknown = [blob for blob in blobs if blob not in built.blobs]
     if unknown:
         problem = f'no blob is named "{unknown[0]}"'
@@ -158,6 +164,7 @@ def open_extractor(
     )
     raw = {top: jax.ShapeDtypeStruct(*struct) for top, struct in structs.items()}
     net = translate.build_net(built, jax.eval_shape(augment, raw, jax.random.key(0)))
+    construction.log_construction(net, feeds)
     params, stats = _load(net, weights, blobs)
 
     @jax.jit

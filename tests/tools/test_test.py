@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 def score(capfd, *arguments):
     assert main(["-model", "trained.prototxt", *arguments]) == 0
-    lines = [line.split("] ", 1)[1] for line in capfd.readouterr().err.splitlines()]
+    lines = [line.split("] ", 1)[-1] for line in capfd.readouterr().err.splitlines()]
     return lines[lines.index(f"Running for {arguments[-1]} iterations.") + 1 :]
 
 

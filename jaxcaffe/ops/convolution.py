@@ -5,9 +5,11 @@ Follows caffe/src/caffe/layers/base_conv_layer.cpp and conv_layer.cpp.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,34 +47,9 @@ def convolution(
     Source: caffe/src/caffe/layers/base_conv_layer.cpp, forward_cpu_gemm.
     Differs: none.
     """
-
-    def plain(bottom: jax.Array, weight: jax.Array) -> jax.Array:
-        return convolution_plain(
-            bottom, weight, stride=stride, pad=pad, dilation=dilation, group=group
-        )
-
-    def by_group(bottom: jax.Array, weight: jax.Array) -> jax.Array:
-        bottoms = jnp.split(bottom, group, axis=1)
-        weights = jnp.split(weight, group, axis=0)
-        tops = [
-            convolution_plain(b, w, stride=stride, pad=pad, dilation=dilation)
-            for b, w in zip(bottoms, weights, strict=True)
-        ]
-        return jnp.concatenate(tops, axis=1)
-
-    def by_tap(bottom: jax.Array, weight: jax.Array) -> jax.Array:
-        return _depthwise(bottom, weight, stride, pad, dilation)
-
-    def by_pixel(bottom: jax.Array, weight: jax.Array) -> jax.Array:
-        return _pointwise(bottom, weight, stride)
-
-    if group == 1:
-        if math.prod(weight.shape[2:]) == 1 and not any(map(any, pad)):
-            return lax.platform_dependent(bottom, weight, cpu=by_pixel, default=plain)
-        return plain(bottom, weight)
-    few_taps = math.prod(weight.shape[2:]) <= _MOST_TAPS
-    cpu = by_tap if weight.shape[1] == 1 and few_taps else by_group
-    return lax.platform_dependent(bottom, weight, cpu=cpu, default=plain)
+    pads = tuple((before, after) for before, after in pad)
+    settings = _Settings(tuple(stride), pads, tuple(dilation), group)
+    return _convolution(bottom, weight, settings)
 
 
 def convolution_plain(
@@ -169,17 +146,101 @@ def im2col(
     return top.reshape(N, C * len(windows), *top.shape[3:])
 
 
+class _Settings(NamedTuple):
+    """What `convolution` is told beside its arrays. Hashable."""
+
+    stride: tuple[int, ...]
+    pad: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    group: int
+
+
+_Form = Callable[[jax.Array, jax.Array, _Settings], jax.Array]
+_Diffs = tuple[jax.Array, jax.Array]
+_Pull = Callable[[jax.Array, jax.Array, jax.Array, _Settings], _Diffs]
+
+
+# The platform is chosen within the gradient too, so that nothing is kept from the
+# forward pass but what went into it.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolution(
+    bottom: jax.Array, weight: jax.Array, settings: _Settings
+) -> jax.Array:
+    form, _ = _choose(weight, settings)
+    return lax.platform_dependent(
+        bottom,
+        weight,
+        cpu=lambda b, w: form(b, w, settings),
+        default=lambda b, w: _plain(b, w, settings),
+    )
+
+
+def _convolution_forward(
+    bottom: jax.Array, weight: jax.Array, settings: _Settings
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolution(bottom, weight, settings), (bottom, weight)
+
+
+def _convolution_backward(
+    settings: _Settings, saved: tuple[jax.Array, jax.Array], top_diff: jax.Array
+) -> _Diffs:
+    _, pull = _choose(saved[1], settings)
+    return lax.platform_dependent(
+        *saved,
+        top_diff,
+        cpu=lambda b, w, d: pull(b, w, d, settings),
+        default=lambda b, w, d: _pull(_plain)(b, w, d, settings),
+    )
+
+
+_convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def _choose(weight: jax.Array, settings: _Settings) -> tuple[_Form, _Pull]:
+    """Returns the form that is fastest on the CPU, and its gradients."""
+    taps = math.prod(weight.shape[2:])
+    if settings.group == 1:
+        if taps == 1 and not any(map(any, settings.pad)):
+            return _pointwise, _pull(_pointwise)
+        return _plain, _pull(_plain)
+    if weight.shape[1] == 1 and taps <= _MOST_TAPS:
+        return _depthwise, _depthwise_diffs
+    return _by_group, _pull(_by_group)
+
+
+def _pull(form: _Form) -> _Pull:
+    """Returns the gradients of a form, as they follow from what it does."""
+
+    def pull(
+        bottom: jax.Array, weight: jax.Array, top_diff: jax.Array, settings: _Settings
+    ) -> _Diffs:
+        return jax.vjp(lambda b, w: form(b, w, settings), bottom, weight)[1](top_diff)
+
+    return pull
+
+
+def _plain(bottom: jax.Array, weight: jax.Array, settings: _Settings) -> jax.Array:
+    return convolution_plain(bottom, weight, **settings._asdict())
+
+
+def _by_group(bottom: jax.Array, weight: jax.Array, settings: _Settings) -> jax.Array:
+    """Convolves each group by itself."""
+    bottoms = jnp.split(bottom, settings.group, axis=1)
+    weights = jnp.split(weight, settings.group, axis=0)
+    single = settings._replace(group=1)
+    tops = [_plain(b, w, single) for b, w in zip(bottoms, weights, strict=True)]
+    return jnp.concatenate(tops, axis=1)
+
+
 # From this many pixels on, a product for each image beats one that needs its channels
 # innermost: at 56 x 56 by 2 to 2.5 times, at 14 x 14 it loses by as much.
 _MANY_PIXELS = 512
 
 
-def _pointwise(
-    bottom: jax.Array, weight: jax.Array, stride: Sequence[int]
-) -> jax.Array:
+def _pointwise(bottom: jax.Array, weight: jax.Array, settings: _Settings) -> jax.Array:
     """Convolves with filters of one pixel: mixes the channels of each pixel."""
     N, C = bottom.shape[:2]
-    steps = (1, 1, *stride)
+    steps = (1, 1, *settings.stride)
     bottom = lax.slice(bottom, (0,) * bottom.ndim, bottom.shape, steps)
     out = bottom.shape[2:]
     pixels = bottom.reshape(N, C, math.prod(out))
@@ -198,24 +259,65 @@ def _pointwise(
 _MOST_TAPS = 64
 
 
-def _depthwise(
-    bottom: jax.Array,
-    weight: jax.Array,
-    stride: Sequence[int],
-    pad: Sequence[tuple[int, int]],
-    dilation: Sequence[int],
-) -> jax.Array:
+def _depthwise(bottom: jax.Array, weight: jax.Array, settings: _Settings) -> jax.Array:
     """Convolves each channel with its own K / C filters, one filter element a time."""
     N, C = bottom.shape[:2]
     kernel = weight.shape[2:]
     filters = weight.reshape(C, -1, *kernel)
-    top: jax.Array | float = 0.0
+    stride, pad, dilation, _ = settings
+    top: Any = 0.0
     for tap, window in _taps(bottom, kernel, stride, pad, dilation):
-        factor = filters[(slice(None), slice(None), *tap)]
-        factor = factor.reshape(1, C, -1, *[1] * len(kernel))
-        top += window[:, :, None] * factor
-    assert isinstance(top, jax.Array)
+        top += window[:, :, None] * _factor(filters, tap)
     return top.reshape(N, weight.shape[0], *top.shape[3:])
+
+
+def _depthwise_diffs(
+    bottom: jax.Array, weight: jax.Array, top_diff: jax.Array, settings: _Settings
+) -> _Diffs:
+    """Returns the gradients of `_depthwise` by the bottom and by the filters.
+
+    Left to autodiff, each filter element would keep its own copy of the bottom from
+    the forward pass on: MobileNet spent half of its time and memory on that.
+    """
+    N, C = bottom.shape[:2]
+    kernel = weight.shape[2:]
+    diff = top_diff.reshape(N, C, -1, *top_diff.shape[2:])
+    stride, pad, dilation, _ = settings
+
+    # Convolves the top's gradient, set `stride` apart, with the filters turned round.
+    turned = jnp.flip(weight.reshape(C, -1, *kernel), range(2, 2 + len(kernel)))
+    edges = []
+    for size, out, k, s, (before, _), d in zip(
+        bottom.shape[2:], top_diff.shape[2:], kernel, stride, pad, dilation, strict=True
+    ):
+        first = d * (k - 1) - before
+        edges.append((first, size + before - ((out - 1) * s + 1), s - 1))
+    spread = lax.pad(top_diff, jnp.zeros((), diff.dtype), [(0, 0, 0)] * 2 + edges)
+    spread_kernel = (kernel, [1] * len(kernel), [(0, 0)] * len(kernel), dilation)
+    bottom_diff: Any = 0.0
+    for tap, window in _taps(spread, *spread_kernel):
+        window = window.reshape(N, C, -1, *bottom.shape[2:])
+        bottom_diff += window * _factor(turned, tap)
+
+    # All elements' sums in one pass; those over images apart, for their exactness.
+    products = [
+        window[:, :, None] * diff
+        for _, window in _taps(bottom, kernel, stride, pad, dilation)
+    ]
+    sums = lax.reduce(
+        products,
+        [jnp.zeros((), diff.dtype)] * len(products),
+        lambda a, b: [x + y for x, y in zip(a, b, strict=True)],
+        range(3, diff.ndim),
+    )
+    weight_diff = jnp.stack([x.sum(axis=0) for x in sums], axis=-1)
+    return bottom_diff.sum(axis=2), weight_diff.reshape(weight.shape)
+
+
+def _factor(filters: jax.Array, tap: tuple[int, ...]) -> jax.Array:
+    """Returns one element of all filters, shaped for (N, C, K / C, *size)."""
+    factor = filters[(slice(None), slice(None), *tap)]
+    return factor.reshape(1, *factor.shape, *[1] * len(tap))
 
 
 def _taps(

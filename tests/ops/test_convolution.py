@@ -38,6 +38,17 @@ CASES = {
     "one element, one axis": ((2, 4, 7), (6, 4, 1), {"stride": (2,)}),
     "no spatial axis, one group": ((2, 4), (6, 4), {}),
     "no spatial axis": ((2, 4), (6, 2), {"group": 2}),
+    "no spatial axis, depthwise": ((2, 4), (8, 1), {"group": 4}),
+    "depthwise, pixels past the last window": (
+        (2, 3, 9, 10),
+        (3, 1, 3, 3),
+        {"group": 3, "stride": (4, 3), "pad": ((0, 0), (1, 0))},
+    ),
+    "depthwise, padded beyond the filter": (
+        (2, 3, 5, 4),
+        (3, 1, 2, 2),
+        {"group": 3, "stride": (2, 1), "pad": ((3, 2), (2, 3))},
+    ),
 }
 
 

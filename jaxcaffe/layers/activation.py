@@ -47,8 +47,25 @@ class ReLU(nnx.Module):
     def __call__(self, bottom: jax.Array) -> jax.Array:
         """Applies the layer to one bottom; see the class."""
         if self.negative_slope == 0:
-            return jax.nn.relu(bottom)
+            return _relu(bottom)
         return jnp.where(bottom > 0, bottom, self.negative_slope * bottom)
+
+
+@jax.custom_jvp
+def _relu(bottom: jax.Array) -> jax.Array:
+    """Cuts off negative values; the gradient asks the top which, not the bottom.
+
+    The layer behind keeps the top anyway, so that the bottom need not be kept.
+    """
+    return jnp.maximum(bottom, 0)
+
+
+@_relu.defjvp
+def _relu_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    top = _relu(*primals)
+    return top, jnp.where(top > 0, tangents[0], 0)
 
 
 @register("Sigmoid", bottoms=1, tops=1)

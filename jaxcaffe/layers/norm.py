@@ -18,6 +18,7 @@ from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.checks import check_channels, check_images
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops.lrn import inverse_power, lrn_across
+from jaxcaffe.ops.normalization import batch_normalize
 from jaxcaffe.ops.pooling import Windows, ave_pool, pooled_size
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
@@ -130,20 +131,48 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, bottom: jax.Array) -> jax.Array:
         """Normalises the bottom and may update the blobs; see the class."""
-        shape = (1, -1, *[1] * (bottom.ndim - 2))
         if self.use_global_stats:
-            scale_factor = self.scale_factor.get_value()
-            seen = scale_factor != 0
-            share = jnp.where(seen, 1 / jnp.where(seen, scale_factor, 1), 0)
-            mean = self.mean.get_value() * share
-            variance = self.variance.get_value() * share
-            centred = bottom - mean.reshape(shape)
-        else:
-            axes = (0, *range(2, bottom.ndim))
-            mean = bottom.mean(axis=axes)
-            centred = bottom - mean.reshape(shape)
-            variance = (centred**2).mean(axis=axes)
-            self._accumulate(mean, variance, math.prod(bottom.shape) // mean.size)
+            return self._normalize_by_blobs(bottom)
+        return self._normalize_by_batch(
+            bottom, jnp.ones(bottom.shape[1]), jnp.zeros(bottom.shape[1])
+        )[1]
+
+    def normalize_and_scale(
+        self, bottom: jax.Array, scale: jax.Array, bias: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Does the work of a Scale behind this layer, too.
+
+        Args:
+          bottom: (N, C, *size) float32.
+          scale: (C,) float32.
+          bias: (C,) float32, or None for none.
+
+        Returns:
+          This layer's top, through which no gradient passes, and the Scale's.
+        """
+        bias = jnp.zeros_like(scale) if bias is None else bias
+        if not self.use_global_stats:
+            return self._normalize_by_batch(bottom, scale, bias)
+        normal = self._normalize_by_blobs(bottom)
+        shape = (1, -1, *[1] * (bottom.ndim - 2))
+        top = normal * scale.reshape(shape) + bias.reshape(shape)
+        return lax.stop_gradient(normal), top
+
+    def _normalize_by_batch(
+        self, bottom: jax.Array, scale: jax.Array, bias: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        top, normal, mean, variance = batch_normalize(bottom, scale, bias, self.eps)
+        self._accumulate(mean, variance, math.prod(bottom.shape) // mean.size)
+        return normal, top
+
+    def _normalize_by_blobs(self, bottom: jax.Array) -> jax.Array:
+        shape = (1, -1, *[1] * (bottom.ndim - 2))
+        scale_factor = self.scale_factor.get_value()
+        seen = scale_factor != 0
+        share = jnp.where(seen, 1 / jnp.where(seen, scale_factor, 1), 0)
+        mean = self.mean.get_value() * share
+        variance = self.variance.get_value() * share
+        centred = bottom - mean.reshape(shape)
         return centred * lax.rsqrt(variance + self.eps).reshape(shape)
 
     def _accumulate(self, mean: jax.Array, variance: jax.Array, m: int) -> None:

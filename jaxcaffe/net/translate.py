@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxcaffe.layers import registry
 from jaxcaffe.net.graph import layer_error
 from jaxcaffe.net.layer import Layer, build_layer
+from jaxcaffe.net.pairs import find_pairs, make_pair
 from jaxcaffe.net.params import build_params, follow_trained
 from jaxcaffe.spec import (
     Blobs,
@@ -105,6 +106,16 @@ def build_net(
         for layer, *leaves in zip(layers, params_leaves, stats_leaves, strict=True)
     )
 
+    pairs = {
+        norm: (
+            scale,
+            make_pair(graph.nodes[norm], graph.nodes[scale], graph.force_backward),
+        )
+        for norm, scale in find_pairs(
+            graph, [list(la.params.values()) if la else [] for la in layers]
+        ).items()
+    }
+
     def init(key: jax.Array) -> tuple[Params, Stats]:
         params: Params = {}
         stats: Stats = {}
@@ -121,12 +132,24 @@ def build_net(
         blobs: Blobs = {}
         loss = jnp.zeros((), jnp.float32)
         stats = {name: dict(arrays) for name, arrays in stats.items()}
-        for node, call, leaves in zip(graph.nodes, calls, stats_leaves, strict=True):
+        paired: dict[int, jax.Array] = {}  # a Scale's node -> its top
+        steps = zip(graph.nodes, calls, stats_leaves, strict=True)
+        for index, (node, call, leaves) in enumerate(steps):
             if call is None:
                 blobs.update(_pick_feeds(node, feeds))
                 continue
             bottoms = [blobs[name] for name in node.bottoms]
-            tops, new_stats = call.run(*call.arrays(params, stats), bottoms, key)
+            if index in pairs:
+                ahead, run = pairs[index]
+                factors = _gather(params_leaves[ahead], params)
+                (top, paired[ahead]), new_stats = run(
+                    factors, _gather(leaves, stats), bottoms[0]
+                )
+                tops: tuple[jax.Array, ...] = (top,)
+            elif index in paired:
+                tops, new_stats = (paired[index],), {}
+            else:
+                tops, new_stats = call.run(*call.arrays(params, stats), bottoms, key)
             for blob, leaf in leaves.items():
                 owner = stats[leaf.layer]
                 owner[leaf.blob] = new_stats[blob].reshape(owner[leaf.blob].shape)

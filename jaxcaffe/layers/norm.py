@@ -19,7 +19,8 @@ from jaxcaffe.layers.checks import check_channels, check_images
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops.lrn import inverse_power, lrn_across
 from jaxcaffe.ops.normalization import batch_normalize
-from jaxcaffe.ops.pooling import Windows, ave_pool, pooled_size
+from jaxcaffe.ops.pooling import ave_pool
+from jaxcaffe.ops.windows import Windows, pooled_size
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
 

@@ -15,6 +15,7 @@ from jaxcaffe.errors import LayerError
 from jaxcaffe.layers.checks import check_images, check_positive
 from jaxcaffe.layers.registry import register
 from jaxcaffe.ops import pooling as ops
+from jaxcaffe.ops.windows import Windows, pooled_size
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
 
@@ -144,7 +145,7 @@ class SPP(nnx.Module):
 
 
 def _pool(
-    pool: int, bottom: jax.Array, windows: ops.Windows, key: jax.Array | None
+    pool: int, bottom: jax.Array, windows: Windows, key: jax.Array | None
 ) -> jax.Array:
     """Pools by method; STOCHASTIC draws with a key and takes the mean without."""
     if pool == _Param.AVE:
@@ -154,7 +155,7 @@ def _pool(
     return ops.max_pool(bottom, windows)
 
 
-def _level_windows(level: int, size: Shape) -> ops.Windows:
+def _level_windows(level: int, size: Shape) -> Windows:
     """Returns the 2^level windows along each axis of an image."""
     bins = 2**level
     kernel = tuple(-(-length // bins) for length in size)
@@ -169,10 +170,10 @@ def _level_windows(level: int, size: Shape) -> ops.Windows:
                 "a smaller pyramid_height or a larger bottom",
             )
     pooled = tuple(
-        ops.pooled_size(length, k, k, p, ceil=True, padded=any(pad))
+        pooled_size(length, k, k, p, ceil=True, padded=any(pad))
         for length, k, p in zip(size, kernel, pad, strict=True)
     )
-    return ops.Windows(
+    return Windows(
         (size[0], size[1]),
         (kernel[0], kernel[1]),
         (kernel[0], kernel[1]),
@@ -181,7 +182,7 @@ def _level_windows(level: int, size: Shape) -> ops.Windows:
     )
 
 
-def _windows(param: caffe_pb2.PoolingParameter, size: Shape) -> ops.Windows:
+def _windows(param: caffe_pb2.PoolingParameter, size: Shape) -> Windows:
     H, W = size
     pad = _pair(param, "pad", "pad")
     stride = _pair(param, "stride", "stride")
@@ -213,15 +214,15 @@ def _windows(param: caffe_pb2.PoolingParameter, size: Shape) -> ops.Windows:
         )
     ceil = param.round_mode == _Param.CEIL
     pooled = (
-        ops.pooled_size(H, kernel[0], stride[0], pad[0], ceil, padded=any(pad)),
-        ops.pooled_size(W, kernel[1], stride[1], pad[1], ceil, padded=any(pad)),
+        pooled_size(H, kernel[0], stride[0], pad[0], ceil, padded=any(pad)),
+        pooled_size(W, kernel[1], stride[1], pad[1], ceil, padded=any(pad)),
     )
     if min(pooled) < 1:
         raise LayerError(
             f"no window of {_show(kernel)} fits the bottom of {_show((H, W))}",
             "a smaller kernel_size or a larger bottom",
         )
-    return ops.Windows((H, W), kernel, stride, pad, pooled)
+    return Windows((H, W), kernel, stride, pad, pooled)
 
 
 def _pair(param: caffe_pb2.PoolingParameter, single: str, stem: str) -> tuple[int, int]:

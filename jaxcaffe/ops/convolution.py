@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcaffe.ops.convolution_cpu import convolution_cpu, find_forms
+
 
 def convolution(
     bottom: jax.Array,
@@ -30,7 +32,9 @@ def convolution(
     On the CPU, XLA runs several groups at once slowly, their gradients above all
     (6 to 80 times slower than one convolution per group), so there the groups are
     taken apart; groups of a single channel become sums of shifted products, and filters
-    of a single pixel matrix products. Precision is jax.default_matmul_precision's.
+    of a single pixel matrix products. For images of few channels, and gradients of
+    images much larger than the top, see convolution_cpu. Precision is
+    jax.default_matmul_precision's.
 
     Args:
       bottom: (N, C, *size) float32.
@@ -49,6 +53,16 @@ def convolution(
     """
     pads = tuple((before, after) for before, after in pad)
     settings = _Settings(tuple(stride), pads, tuple(dilation), group)
+    forms = find_forms(
+        bottom.shape, weight.shape, stride=stride, pad=pads, dilation=dilation
+    )
+    if group == 1 and any(forms):
+        return lax.platform_dependent(
+            bottom,
+            weight,
+            cpu=lambda b, w: convolution_cpu(b, w, (pads[0], pads[1]), forms),
+            default=lambda b, w: _convolution(b, w, settings),
+        )
     return _convolution(bottom, weight, settings)
 
 

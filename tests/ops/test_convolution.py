@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcaffe.ops.convolution import convolution, convolution_plain
+from jaxcaffe.ops.convolution_cpu import find_forms
 
 # The forms sum in different orders, in float32.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
@@ -35,6 +36,18 @@ CASES = {
         (5, 3, 1, 1),
         {"stride": (2, 2)},
     ),
+    "few channels": ((2, 3, 10, 11), (6, 3, 5, 5), {"pad": ((2, 2), (2, 2))}),
+    "few channels, oblong, uneven pads": (
+        (2, 3, 9, 12),
+        (5, 3, 2, 3),
+        {"pad": ((1, 0), (0, 2))},
+    ),
+    "one channel": ((2, 1, 12, 13), (6, 1, 5, 5), {}),
+    "one channel, wide": ((2, 1, 4, 19), (3, 1, 1, 7), {"pad": ((0, 0), (3, 1))}),
+    "small top": ((2, 5, 7, 6), (4, 5, 3, 5), {}),
+    "small top, padded": ((2, 5, 6, 7), (4, 5, 6, 3), {"pad": ((1, 2), (0, 1))}),
+    "small top, one column": ((2, 5, 9, 4), (4, 5, 7, 1), {}),
+    "top of one pixel": ((2, 5, 4, 3), (4, 5, 4, 3), {}),
     "one element, one axis": ((2, 4, 7), (6, 4, 1), {"stride": (2,)}),
     "no spatial axis, one group": ((2, 4), (6, 4), {}),
     "no spatial axis": ((2, 4), (6, 2), {"group": 2}),
@@ -105,6 +118,62 @@ def test_convolution_of_one_pixel_is_chosen_for_the_platform():
         assert "dot_general" not in text
 
 
+def test_convolution_of_few_channels_is_chosen_for_the_platform():
+    bottom, weight, settings = _operands("few channels")
+    traced = jax.jit(lambda b, w: convolution(b, w, **settings)).trace(bottom, weight)
+    # Four columns of 6 filters, over two blocks of four columns of 3 channels.
+    assert "tensor<5x2x12x24xf32>" in traced.lower().as_text()
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.convolution") == 1
+        assert "reshape" not in text
+
+
+def test_convolution_gradient_of_a_small_top_is_chosen_for_the_platform():
+    bottom, weight, settings = _operands("small top")
+    gradient = jax.grad(lambda b, w: convolution(b, w, **settings).sum())
+    traced = jax.jit(gradient).trace(bottom, weight)
+    assert "dot_general" in traced.lower().as_text()
+    for platform in ("cuda", "tpu"):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "dot_general" not in text
+        assert "reduce_window" not in text
+
+
+def test_convolution_forms_leave_ordinary_convolutions_alone():
+    def forms(bottom, weight, stride=1, pad=1, dilation=1):
+        settings = {
+            "stride": (stride, stride),
+            "pad": ((pad, pad), (pad, pad)),
+            "dilation": (dilation, dilation),
+        }
+        return find_forms(bottom, weight, **settings)
+
+    assert not any(forms((8, 64, 56, 56), (64, 64, 3, 3)))
+    assert not any(forms((8, 3, 227, 227), (96, 3, 11, 11), stride=4, pad=0))
+    assert not any(forms((8, 512, 28, 28), (512, 512, 3, 3), pad=2, dilation=2))
+    assert forms((8, 3, 224, 224), (64, 3, 3, 3)) == (True, False, False)
+
+
+def test_convolution_forms_have_second_gradients():
+    for case in ("one channel", "small top"):
+        bottom, weight, settings = _operands(case)
+
+        def second(form, bottom=bottom, weight=weight, settings=settings):
+            def slope(bottom, weight):
+                loss = lambda b, w: jnp.sin(form(b, w, **settings)).sum()  # noqa: E731
+                grads = jax.grad(loss, (0, 1))(bottom, weight)
+                return sum(jnp.sum(g**2) for g in grads)
+
+            return jax.jit(jax.grad(slope, (0, 1)))(bottom, weight)
+
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-2),
+            second(convolution),
+            second(convolution_plain),
+        )
+
+
 def test_convolution_takes_the_ambient_precision():
     bottom, weight, settings = _operands("two groups")
 
@@ -127,6 +196,13 @@ def test_convolution_on_a_split_batch_equals_one_device(run_on_devices):
         for shape, group in [((6, 2, 3, 3), 2), ((4, 1, 3, 3), 4)]:
             weight = jnp.asarray(draw.randn(*shape), jnp.float32)
             loss = lambda b, w: (convolution(b, w, group=group, **kwargs) ** 2).sum()
+            check(jax.grad(loss, (0, 1)), (bottom, weight), 1)
+
+        kwargs = dict(stride=(1, 1), pad=((0, 0), (0, 0)), dilation=(1, 1))
+        for channels, kernel in [(1, 5), (6, 4)]:
+            bottom = jnp.asarray(draw.randn(16, channels, 12, 12), jnp.float32)
+            weight = jnp.asarray(draw.randn(6, channels, kernel, kernel), jnp.float32)
+            loss = lambda b, w: (convolution(b, w, **kwargs) ** 2).mean()
             check(jax.grad(loss, (0, 1)), (bottom, weight), 1)
         """
     )

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from jaxcaffe.ops.pooling import (
-    Windows,
     ave_pool,
     ave_pool_plain,
     max_mask,
     max_pool,
     max_pool_plain,
-    pooled_size,
 )
+from jaxcaffe.ops.windows import Windows, pooled_size
 
 LAYS = {
     "overlapping": ((7, 7), (3, 3), (2, 2), (0, 0), True),
@@ -115,7 +114,8 @@ def test_max_pool_by_axis_is_chosen_for_the_platform():
 def test_max_pool_on_a_split_batch_equals_one_device(run_on_devices):
     run_on_devices(
         """
-        from jaxcaffe.ops.pooling import Windows, ave_pool, max_pool
+        from jaxcaffe.ops.pooling import ave_pool, max_pool
+        from jaxcaffe.ops.windows import Windows
 
         windows = Windows((7, 7), (3, 3), (2, 2), (0, 0), (3, 3))
         bottom = jnp.asarray(draw.randint(0, 3, (16, 2, 7, 7)), jnp.float32)

@@ -88,6 +88,7 @@ def make_train(net: Net, feeds: Blobs, numbers: dict):
     def run(steps: int) -> None:
         report = None
         for _ in range(steps):
+            jax.block_until_ready(report)  # as the loop does on CPUs
             held[0], report = compiled(held[0], feeds)
         jax.block_until_ready((held[0], report))
 
@@ -107,8 +108,7 @@ def make_forward(net: Net, feeds: Blobs, numbers: dict):
 
     def run(steps: int) -> None:
         for _ in range(steps):
-            out = forward(params, stats, feeds, key)
-        jax.block_until_ready(out)
+            jax.block_until_ready(forward(params, stats, feeds, key))
 
     return run
 

@@ -95,13 +95,13 @@ def _take_up(
       those that it computed; and what it was given, if anything was written to: blobs
       further on keep their values.
     """
-    made = programs.makes(one.built.net, one.stretch._replace(stop=stop))
+    made = forward.find_names(one.built, one.stretch._replace(stop=stop)).made
     overrides = {
         name: state.blobs[name].data_side.to_device()
         for name in made
         if state.blobs[name].data_side.was_written()
     }
-    own = one.blobs.keys() - set(programs.makes(one.built.net, one.stretch))
+    own = one.blobs.keys() - set(forward.find_names(one.built, one.stretch).made)
     if not overrides and _is_unchanged(state, one, own):
         return one, overrides, None
     params, stats = memory.read_weights(state)

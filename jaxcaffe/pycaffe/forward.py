@@ -13,7 +13,7 @@ import numpy as np
 from jaxcaffe.pycaffe import memory, programs, shaping
 from jaxcaffe.pycaffe.programs import Stretch
 from jaxcaffe.pycaffe.running import compile_once, is_settled, running
-from jaxcaffe.pycaffe.state import Pass, State
+from jaxcaffe.pycaffe.state import Built, Pass, State
 from jaxcaffe.spec import Blobs, Stats
 
 
@@ -43,12 +43,23 @@ def read_feeds(state: State, start: int, stop: int) -> None:
 def open_pass(state: State, start: int, stop: int) -> Pass:
     """Notes what a pass through layers is given: weights, blobs, random numbers."""
     stretch = Stretch(start, stop, state.constant)
-    names = programs.outside(state.built.net, stretch)
+    names = find_names(state.built, stretch).outside
     number = np.uint32(state.passes)
     state.passes += 1
     params, stats = memory.read_weights(state)
     blobs = {name: state.blobs[name].data_side.to_device() for name in names}
     return Pass(state.built, stretch, params, stats, blobs, number, {})
+
+
+def find_names(built: Built, stretch: Stretch) -> programs.Names:
+    """Returns the blobs of a stretch; looked for once."""
+    found = built.names.get(stretch)
+    if found is None:
+        found = programs.Names(
+            programs.outside(built.net, stretch), programs.makes(built.net, stretch)
+        )
+        built.names[stretch] = found
+    return found
 
 
 def choose_wanted(
@@ -61,7 +72,7 @@ def choose_wanted(
       one: the pass.
       *head: what the keys of the pass's programs begin with.
     """
-    made = programs.makes(one.built.net, one.stretch)
+    made = find_names(one.built, one.stretch).made
     # Python layers of the user's are not called again for a blob.
     if state.is_exact or state.has_host or is_settled(one.built, *head):
         return made, made

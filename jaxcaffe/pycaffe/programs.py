@@ -52,6 +52,13 @@ ForwardBackward = Callable[
 gradients of params)."""
 
 
+class Names(NamedTuple):
+    """Blobs of a stretch, each in order."""
+
+    outside: tuple[str, ...]  # those that it reads but does not make
+    made: tuple[str, ...]
+
+
 def outside(net: Net, stretch: Stretch) -> tuple[str, ...]:
     """Returns the blobs that a stretch reads but does not make, in order."""
     made: set[str] = set()

@@ -31,7 +31,7 @@ def build(
     given = tuple(structs[top].shape if top in structs else () for top in fed)
     if given not in cache:
         net = translate.build_net(graph, structs)
-        built = Built(net, plan_backward(net), {})
+        built = Built(net, plan_backward(net), {}, {})
         # Of the first net the Input layers' shapes come from the file.
         shapes = tuple(net.structs[top].shape for top in fed)
         cache[given] = cache[shapes] = built

@@ -17,7 +17,7 @@ from jaxcaffe.net.backward import BackwardPlan
 from jaxcaffe.pycaffe.blob import Blob, BlobVec
 from jaxcaffe.pycaffe.feeds import MemoryFeed, RecordFeed
 from jaxcaffe.pycaffe.layer import NetLayer
-from jaxcaffe.pycaffe.programs import HostTops, Stretch
+from jaxcaffe.pycaffe.programs import HostTops, Names, Stretch
 from jaxcaffe.spec import Blobs, Graph, Net, Params, Shape, Stats
 
 Callback = Callable[[int], object]
@@ -27,11 +27,12 @@ _MOMENTS = ("before_forward", "after_forward", "before_backward", "after_backwar
 
 
 class Built(NamedTuple):
-    """The net for one set of input shapes, and its compiled programs."""
+    """The net for one set of input shapes, and what was made for it."""
 
     net: Net
     plan: BackwardPlan
-    programs: dict[Any, Any]
+    programs: dict[Any, Any]  # compiled
+    names: dict[Stretch, Names]  # found once: a pass of a small net lasts no longer
 
 
 class Pass(NamedTuple):

@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from jaxcaffe import blame, checkpoint, log, loop
+from jaxcaffe import blame, checkpoint, cpu, log, loop
 from jaxcaffe import run as runs
 from jaxcaffe.board import join_scalars, open_board
 from jaxcaffe.caffe_files import snapshots as caffe_snapshots
@@ -68,7 +68,7 @@ def open_job(run: runs.Run, workdir: str, start: Start) -> Iterator[loop.TrainJo
             solver=solver,
             max_iter=run.max_iter,
             net=run.train.net,
-            train_step=runs.compile_train_step(run),
+            train_step=cpu.pace_steps(runs.compile_train_step(run)),
             loss_step=runs.compile_loss_step(run),
             feed=feed,
             tests=tests,

@@ -99,10 +99,6 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
     cursors = None
     earlier: jax.Array | None = None  # whether all was finite, _LOOK_BACK ago
     updates: Params | None = None  # of the last step, for snapshot_diff
-    # XLA's CPU client takes a step's temporary memory when the step is asked for, not
-    # when it begins; two under way take it twice.
-    one_at_a_time = jax.default_backend() == "cpu"
-    under_way: jax.Array | None = None
     lines = display.UpdateLines(solver)
 
     def save(positions: Mapping[str, Mapping[str, int]]) -> None:
@@ -148,10 +144,8 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
             batch = next(job.feed)
         if job.probe is not None and _due(iteration, solver.display):
             job.probe(state, batch)
-        if one_at_a_time:
-            jax.block_until_ready(under_way)
         state, report = job.train_step(state, batch)
-        updates, under_way = report.updates, report.finite
+        updates = report.updates
         if _due(iteration, solver.display):
             lines.flush()
             shown = jax.device_get(report)

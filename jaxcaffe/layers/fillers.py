@@ -6,6 +6,7 @@ Follows caffe/include/caffe/filler.hpp.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ def _gaussian(
             "-1 (dense), or the mean number of non-zero weights",
         )
     value_key, mask_key = jax.random.split(key)
-    values = filler.mean + filler.std * _draw_normal(value_key, shape)
+    values = _draw_normal(value_key, shape, filler.mean, filler.std)
     if filler.sparse == -1:
         return values
     num_outputs = _first_axis(filler, shape)
@@ -130,7 +131,7 @@ def _xavier(
 
 def _msra(filler: caffe_pb2.FillerParameter, key: jax.Array, shape: Shape) -> jax.Array:
     std = math.sqrt(2 / _fan(filler, shape))
-    return std * _draw_normal(key, shape)
+    return _draw_normal(key, shape, std=std)
 
 
 def _bilinear(
@@ -149,17 +150,51 @@ def _bilinear(
     return jnp.broadcast_to(np.outer(line, line).astype(np.float32), shape)
 
 
-# XLA takes seconds to compile random numbers with several short axes for a CPU, and a
-# fraction of one for the very same numbers in a row.
+_BLOCK = 1 << 20
+"""Most values that are drawn at once, where their number can be divided."""
 
 
 def _draw_uniform(key: jax.Array, shape: Shape, low: float, high: float) -> jax.Array:
-    drawn = jax.random.uniform(key, (math.prod(shape),), jnp.float32, low, high)
-    return drawn.reshape(shape)
+    def draw(part: jax.Array, count: int) -> jax.Array:
+        return jax.random.uniform(part, (count,), jnp.float32, low, high)
+
+    return _draw(draw, key, shape)
 
 
-def _draw_normal(key: jax.Array, shape: Shape) -> jax.Array:
-    return jax.random.normal(key, (math.prod(shape),), jnp.float32).reshape(shape)
+def _draw_normal(
+    key: jax.Array, shape: Shape, mean: float = 0.0, std: float = 1.0
+) -> jax.Array:
+    def draw(part: jax.Array, count: int) -> jax.Array:
+        return mean + std * jax.random.normal(part, (count,), jnp.float32)
+
+    return _draw(draw, key, shape)
+
+
+def _draw(
+    draw: Callable[[jax.Array, int], jax.Array], key: jax.Array, shape: Shape
+) -> jax.Array:
+    """Returns what `draw(key, count)` gives, in the wanted shape.
+
+    In a row: XLA takes seconds to compile random numbers with several short axes for a
+    CPU, and a fraction of one for the very same numbers in a row. Large blobs block by
+    block: all at once take four times their size of temporary memory, which would be
+    the most that a net's whole life takes.
+    """
+    count = math.prod(shape)
+    blocks = _count_blocks(count)
+    if blocks == 1:
+        return draw(key, count).reshape(shape)
+    keys = jax.random.split(key, blocks)
+    return jax.lax.map(lambda part: draw(part, count // blocks), keys).reshape(shape)
+
+
+def _count_blocks(count: int) -> int:
+    """Returns how many equal blocks `count` values are drawn in."""
+    fewest = -(-count // _BLOCK)
+    for blocks in range(fewest, 4 * fewest + 1):
+        if count % blocks == 0:
+            return blocks
+    return 1
 
 
 def _fan(filler: caffe_pb2.FillerParameter, shape: Shape) -> float:

@@ -88,6 +88,22 @@ def test_fill_gaussian_has_mean_and_std():
     assert_normal(fill_text('type: "gaussian" mean: 5 std: 0.1'), 5, 0.1)
 
 
+def test_fill_large_blob_is_drawn_anew_all_over_it():
+    values = fill_text('type: "gaussian" mean: 5 std: 0.1', (2100, 1000))
+    assert_normal(values, 5, 0.1)
+    # Independent rows correlate by 1 / sqrt(1000) = 0.03; none repeats another.
+    found = np.corrcoef(values[::7])
+    assert np.abs(found[np.triu_indices_from(found, 1)]).max() < 0.25
+
+
+def test_fill_large_blob_takes_little_temporary_memory():
+    shape = (4096, 4096)
+    filler = text_format.Parse('type: "gaussian"', caffe_pb2.FillerParameter())
+    lowered = jax.jit(lambda key: fill(filler, key, shape)).lower(jax.random.key(0))
+    taken = lowered.compile().memory_analysis().temp_size_in_bytes
+    assert taken < 4 * 4096 * 4096  # the blob; drawn at once, four times that
+
+
 def test_fill_sparse_gaussian_keeps_the_share_of_outputs():
     values = fill_text('type: "gaussian" std: 2 sparse: 10')
     kept = values[values != 0]

@@ -4,9 +4,10 @@
   python experiments/benchmarks/versus_torch.py --only=caffenet:32 --rounds=9
 
 Both run the same prototxt (torch_net.py translates it), on the same random images that
-lie in memory, with the same cores and environment, float32, SGD with momentum and
-decay; forward passes are those of the TEST net, with losses and accuracies. Each is a
-process of its own; turns.py lets them run in turn. Needs `pip install -e '.[bench]'`.
+lie in memory, with the same cores, float32, SGD with momentum and decay; forward passes
+are those of the TEST net, with losses and accuracies. PyTorch runs twice: as it starts,
+and with glibc told to keep its pages, as jaxcaffe tells it by itself. Each is a process
+of its own; turns.py lets them run in turn. Needs `pip install -e '.[bench]'`.
 
 Prints a table, and with --out=FOLDER also writes versus_torch.json and
 versus_torch.png there.
@@ -24,6 +25,10 @@ from typing import NamedTuple
 from turns import Turns, Worker, alternate, count_steps, ratio
 
 MS, MIB = 1e3, 2**20
+TUNABLES = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
+    "glibc.malloc.trim_threshold=4294967296"
+)
 SOLVER = {"rate": 1e-6, "momentum": 0.9, "decay": 0.0005}
 
 
@@ -43,6 +48,7 @@ class Row(NamedTuple):
     steps: int  # per turn
     ours: Turns
     theirs: Turns
+    tuned: Turns  # theirs, with TUNABLES
 
 
 CASES = (
@@ -59,7 +65,7 @@ KINDS = ("train", "forward")
 
 
 def measure(case: Case, kind: str, flags: argparse.Namespace) -> Row:
-    """Starts both, lets them run by turns, ends both."""
+    """Starts all three, lets them run by turns, ends them."""
     cores = sorted(os.sched_getaffinity(0))[: flags.threads]
     task = {
         "net": f"prototxt/{case.name}/train_val.prototxt",
@@ -74,55 +80,77 @@ def measure(case: Case, kind: str, flags: argparse.Namespace) -> Row:
     workers: list[Worker] = []
     try:
         # One after the other, so that neither warms up while the other does.
-        for script in ("our_worker.py", "torch_worker.py"):
-            workers.append(Worker(script, task, cores))
+        for script, environment in (
+            ("our_worker.py", {}),
+            ("torch_worker.py", {}),
+            ("torch_worker.py", {"GLIBC_TUNABLES": TUNABLES}),
+        ):
+            workers.append(Worker(script, task, cores, environment))
             workers[-1].wait()
         steps = count_steps(workers, flags.seconds)
-        ours, theirs = alternate(workers, flags.rounds, steps)
+        turns = alternate(workers, flags.rounds, steps)
     finally:
         for worker in workers:
             worker.close()
-    return Row(case, kind, steps, ours, theirs)
+    return Row(case, kind, steps, *turns)
 
 
 def show(row: Row) -> str:
     """Returns a line of the table."""
-    ours, theirs = (
-        statistics.median(turns.seconds) * MS for turns in (row.ours, row.theirs)
-    )
-    middle, least, most = ratio(row.ours, row.theirs)
-    memory = row.ours.memory / row.theirs.memory
-    return (
-        f"| {row.case.name} | {row.case.batch} | {row.kind} | {ours:.1f} | "
-        f"{theirs:.1f} | {middle:.2f} | {least:.2f}-{most:.2f} | "
-        f"{row.ours.memory / MIB:.0f} | {row.theirs.memory / MIB:.0f} | {memory:.2f} |"
-    )
+    parts = [row.case.name, str(row.case.batch), row.kind]
+    parts.append(f"{statistics.median(row.ours.seconds) * MS:.1f}")
+    parts.append(f"{row.ours.memory / MIB:.0f}")
+    for other in (row.theirs, row.tuned):
+        middle, least, most = ratio(row.ours, other)
+        parts.append(f"{statistics.median(other.seconds) * MS:.1f}")
+        parts.append(f"{middle:.2f} ({least:.2f}-{most:.2f})")
+        parts.append(f"{row.ours.memory / other.memory:.2f}")
+    return f"| {' | '.join(parts)} |"
 
 
 HEAD = """\
-| net | batch | step | ours, ms | PyTorch, ms | ratio | of single turns | \
-ours, MiB | PyTorch, MiB | ratio |
-|---|---|---|---|---|---|---|---|---|---|"""
+Ratios are ours / theirs: of median times (least and greatest of single turns), and of
+the most memory that the processes held.
+| net | batch | step | ours, ms | MiB | PyTorch, ms | ratio | memory | tuned, ms | \
+ratio | memory |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def draw(rows: Sequence[Row], path: str) -> None:
-    """Draws the ratios, one bar per row."""
+    """Draws the ratios, two bars per row."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     labels = [f"{row.case.name} {row.case.batch}, {row.kind}" for row in rows]
-    found = [ratio(row.ours, row.theirs) for row in rows]
     figure, axes = pyplot.subplots(
-        figsize=(8, 1 + 0.35 * len(rows)), layout="constrained"
+        figsize=(8, 1.5 + 0.4 * len(rows)), layout="constrained"
     )
-    middles = [middle for middle, _, _ in found]
-    errors = [
-        [max(0.0, m - least) for m, least, _ in found],
-        [max(0.0, most - m) for m, _, most in found],
-    ]
-    axes.barh(labels, middles, xerr=errors, color="tab:blue", ecolor="gray")
+    for place, (title, others) in enumerate(
+        (
+            ("PyTorch as it starts", [row.theirs for row in rows]),
+            ("PyTorch with glibc tuned", [row.tuned for row in rows]),
+        )
+    ):
+        found = [
+            ratio(row.ours, other) for row, other in zip(rows, others, strict=True)
+        ]
+        errors = [
+            [max(0.0, middle - least) for middle, least, _ in found],
+            [max(0.0, most - middle) for middle, _, most in found],
+        ]
+        axes.barh(
+            [index + 0.4 * place - 0.2 for index in range(len(rows))],
+            [middle for middle, _, _ in found],
+            0.38,
+            xerr=errors,
+            color=("tab:blue", "tab:orange")[place],
+            ecolor="gray",
+            label=title,
+        )
+    axes.set_yticks(range(len(rows)), labels)
+    axes.legend()
     axes.axvline(1, color="black", linewidth=1)
     axes.invert_yaxis()
     axes.set_xlabel("time of jaxcaffe / time of PyTorch (below 1: jaxcaffe is faster)")
@@ -140,6 +168,7 @@ def write(rows: Sequence[Row], folder: str) -> None:
             "steps": row.steps,
             "ours": row.ours._asdict(),
             "theirs": row.theirs._asdict(),
+            "tuned": row.tuned._asdict(),
         }
         for row in rows
     ]

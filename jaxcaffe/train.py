@@ -184,14 +184,14 @@ def train(
             note = checkpoint.read_note(snapshot)
         elif resume:
             note = checkpoint.read_newest_note(folder)
-        else:
-            refuse_later(folder, 0, overwrite)
         is_new = not (snapshot or resume)
         run = runs.open_run(config, note.get("seed"), asked, is_new)
         _log_circumstances(run, note)
         if is_new:
             for path in run.weights:
                 refuse_missing(path, errors.SnapshotError)
+            # After what is wrong with the files it reads: that would be hidden.
+            refuse_later(folder, 0, overwrite)
             check_caffe_files(run, 0, overwrite)
         with (
             checkpoint.hold_workdir(workdir),

@@ -771,6 +771,10 @@ def test_new_run_where_snapshots_are_is_refused_unless_asked(workspace):
     with pytest.raises(errors.ConfigError, match=r"--resume .*--overwrite"):
         train(config)
     assert checkpoint.steps("w/snapshots") == [5]
+    break_file("net.prototxt", '"Pooling"', '"Poling"')
+    with pytest.raises(errors.PrototxtError, match=r'^net\.prototxt:\d+: .*"Poling"'):
+        train(config)
+    break_file("net.prototxt", '"Poling"', '"Pooling"')
     train(config, overwrite=True)
 
 

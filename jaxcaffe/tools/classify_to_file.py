@@ -6,6 +6,7 @@ Follows python/classify.py of Caffe.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import time
 from argparse import Namespace
@@ -62,7 +63,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     net_images.check_net_flags(flags, "classify")
     # As numpy.save names its files.
     out = flags.OUT if flags.OUT.endswith(".npy") else f"{flags.OUT}.npy"
-    cli.refuse_existing(out, flags.overwrite)
     dims = [part.strip() for part in flags.images_dim.split(",")]
     if len(dims) != 2 or not all(part.isdecimal() and int(part) for part in dims):
         problem = f'"{flags.images_dim}" is not rows,columns'
@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         start = time.perf_counter()
         groups = read_groups(flags, color=classifier.channels == 3)
+        first = next(groups)  # Whether it can be read matters more than OUT.
+        cli.refuse_existing(out, flags.overwrite)
+        groups = itertools.chain([first], groups)
         rows = [classifier.predict(g, not flags.center_only) for g in groups]
     scores = np.concatenate(rows)
     print(f"Classified {len(scores)} inputs in {time.perf_counter() - start:.2f} s.")

@@ -104,10 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags.encode_type,
         database.LMDB_MAX_KEY if flags.backend == "lmdb" else None,
     )
-    # Before the list is read: with a million lines the user would wait for this.
-    database.check_new(flags.DB)
-
     entries = read_entries(flags.LISTFILE)
+    # Before the images are read.
+    database.check_new(flags.DB)
     # Caffe counts blank lines too: the keys of those after them show it.
     numbered = [(entry.line - 1, entry) for entry in entries]
     if flags.shuffle:

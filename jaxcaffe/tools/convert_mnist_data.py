@@ -43,7 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.argument("DB", "the database to make")
     parser.flag("backend", "lmdb", "kind of database", choices=database.BACKENDS)
     flags = parser.parse(argv)
-    database.check_new(flags.DB)
     images, labels = read_pair(flags.IMAGES, flags.LABELS)
     with (
         database.create_database(flags.DB, flags.backend) as put,

@@ -45,7 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.flag("backend", "leveldb", "kind of database", choices=database.BACKENDS)
     parser.flag("seed", 0, "of the draw: the same seed gives the same pairs")
     flags = parser.parse(argv)
-    database.check_new(flags.DB)
     images, labels = read_pair(flags.IMAGES, flags.LABELS)
     if not len(labels):
         raise DataError(describe(flags.IMAGES, "holds no images", "one or more"))

@@ -94,7 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse(argv)
     load_flagged_layers(flags)
     kind = _find_kind(flags.OUT)
-    cli.refuse_existing(flags.OUT, flags.overwrite)
     if flags.batch_norm == "nvcaffe" and kind != ".caffemodel":
         raise ConfigError(
             describe(flags.OUT, "cannot hold NVIDIA's BatchNorm", "a .caffemodel")

@@ -81,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = os.path.splitext(flags.OUT)[1].lower()
     if kind not in (".h5", ".hdf5", ".csv"):
         raise ConfigError(describe(flags.OUT, f'ends in "{kind}"', ".h5, .csv"))
-    cli.refuse_existing(flags.OUT, flags.overwrite)
     is_list, windows = _read_input(flags)
     mean = net_images.read_mean(flags.mean_file)
     if mean is not None and mean.ndim == 3:
@@ -97,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             channel_swap=net_images.read_channel_swap(flags),
             context_pad=flags.context_pad,
         )
+        # After all that is read at once, and before the work.
+        cli.refuse_existing(flags.OUT, flags.overwrite)
         start = time.perf_counter()
         found = detect(detector, windows) if is_list else []
         if not is_list:

@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(describe("--scale", f"is {flags.scale}", "1 or more pixels"))
     if not flags.OUT.endswith(".png"):
         raise ConfigError(describe(flags.OUT, "does not end in .png", "as filters.png"))
-    cli.refuse_existing(flags.OUT, flags.overwrite)
     filters = read_filters(flags.WEIGHTS)
     layer = pick_layer(filters, flags.layer, flags.WEIGHTS)
+    cli.refuse_existing(flags.OUT, flags.overwrite)
     weight = filters[layer]
     grid = tile_filters(weight, is_bgr=flags.channels == "bgr")
     picture = Image.fromarray(grid.repeat(flags.scale, 0).repeat(flags.scale, 1))

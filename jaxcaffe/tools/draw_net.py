@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = f'has the extension "{ext}"' if ext else "has no extension"
         raise ConfigError(describe(flags.OUT, problem, nearest(ext, FORMATS)))
     shape = read_shape(flags)
-    cli.refuse_existing(flags.OUT, flags.overwrite)
     net, source = read_net(flags.NET)
     net = upgrade.upgrade_net(net, source)
+    cli.refuse_existing(flags.OUT, flags.overwrite)
     phase = None if flags.phase == "ALL" else caffe_pb2.Phase.Value(flags.phase)
     print(f"Drawing net to {flags.OUT}", flush=True)
 

@@ -57,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse(argv)
     if not flags.out.endswith(".png"):
         raise ConfigError(describe("--out", f"{flags.out} is no .png file", "a.png"))
-    cli.refuse_existing(flags.out, flags.overwrite)
     arms = split_arms(flags.RUN)
     rows = {label: [read_rows(run) for run in runs] for label, runs in arms.items()}
     output = find_output(rows, flags.test_output)
@@ -70,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(curve.x.size for panel in panels for curve in panel.curves.values()):
         where = ", ".join(run for runs in arms.values() for run in runs)
         raise DataError(describe(where, "nothing was displayed or tested yet"))
+    cli.refuse_existing(flags.out, flags.overwrite)
     cli.write_file(flags.out, draw_panels(panels, flags.title), flags.overwrite)
     for label, curve in (tests or losses).items():
         print(f"{label}: {describe_end(curve, is_accuracy(output))}")

@@ -64,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(describe("plot_training_log", f"TYPE is {flags.TYPE}", known))
     if not flags.OUT.endswith(".png"):
         raise ConfigError(describe(flags.OUT, "does not end in .png", "as loss.png"))
-    cli.refuse_existing(flags.OUT, flags.overwrite)
     quantity, axis = CHARTS[int(flags.TYPE)]
     curves = {}
     for label, paths in split_arms(flags.LOG).items():
@@ -72,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         curves[label] = pick_curve(read_log(path), quantity, axis == "Seconds")
         if not curves[label].x.size:
             raise DataError(describe(path, f"holds no {quantity.lower()}"))
+    cli.refuse_existing(flags.OUT, flags.overwrite)
     panel = Panel(axis, quantity, curves)
     content = draw_panels([panel], f"{quantity} vs. {axis}")
     cli.write_file(flags.OUT, content, flags.overwrite)

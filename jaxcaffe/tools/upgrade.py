@@ -67,7 +67,6 @@ def run_upgrade(
     parser.flag("overwrite", False, "replace OUT if it exists, which may be IN")
     flags = parser.parse(argv)
     path_in, path_out = getattr(flags, "IN"), getattr(flags, "OUT")  # noqa: B009
-    cli.refuse_existing(path_out, flags.overwrite)
     try:
         message, source = read(path_in)
     except CaffeError as error:
@@ -78,6 +77,7 @@ def run_upgrade(
     except CaffeError as error:
         cli.say(str(error))
         return FATAL
+    cli.refuse_existing(path_out, flags.overwrite)
     for step in done.steps:
         cli.say(f"Upgraded {path_in} from deprecated {step}")
     if not done.steps:

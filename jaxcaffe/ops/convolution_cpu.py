@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+Stride = tuple[int, int]
 
 
 class Forms(NamedTuple):
@@ -25,12 +26,15 @@ class Forms(NamedTuple):
     top: bool  # see _top_by_columns
     weight: bool  # its gradient by the same
     bottom: bool  # its gradient by _overlap_add
+    strided: bool  # top and weight's gradient by _top_by_strides
 
 
 # Of more channels, several columns at once cost more than they save.
 _FEW_CHANNELS = 4
 # The gradient of the weights gains from a single channel alone.
 _ONE_CHANNEL = 1
+# From this stride on; with 2 (7 x 7 and 3 x 3 filters) it gains nothing.
+_LARGE_STRIDE = 4
 # Least pixels of bottom for one of top that make the zeros around the top's gradient
 # outweigh the adding of windows.
 _MUCH_PADDING = 1.5
@@ -53,9 +57,13 @@ def find_forms(
       pad: rows of zeros before and after each spatial axis.
       dilation: pixels between the elements of a filter, one per spatial axis.
     """
-    if len(bottom) != 4 or any(n != 1 for n in (*stride, *dilation)):
-        return Forms(False, False, False)
+    none = Forms(False, False, False, False)
+    if len(bottom) != 4 or any(n != 1 for n in dilation):
+        return none
     kernel = weight[2:]
+    if any(n != 1 for n in stride):
+        large = bottom[1] <= _FEW_CHANNELS and kernel[1] > stride[1] >= _LARGE_STRIDE
+        return none._replace(strided=large)
     out = [n + sum(p) - k + 1 for n, p, k in zip(bottom[2:], pad, kernel, strict=True)]
     # So many columns at once are two blocks of the bottom's.
     wide = kernel[1] > 2 and out[1] >= 2 * (kernel[1] - 1)
@@ -64,18 +72,20 @@ def find_forms(
         top=few,
         weight=few and bottom[1] <= _ONE_CHANNEL,
         bottom=bottom[2] * bottom[3] > _MUCH_PADDING * out[0] * out[1],
+        strided=False,
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def convolution_cpu(
-    bottom: jax.Array, weight: jax.Array, pad: Pads, forms: Forms
+    bottom: jax.Array, weight: jax.Array, stride: Stride, pad: Pads, forms: Forms
 ) -> jax.Array:
-    """Correlates with stride and dilation 1, in one group.
+    """Correlates with dilation 1, in one group.
 
     Args:
       bottom: (N, C, H, W) float32.
       weight: (K, C, kernel_h, kernel_w) float32.
+      stride: pixels between windows.
       pad: rows of zeros before and after each spatial axis.
       forms: from `find_forms`.
 
@@ -85,34 +95,79 @@ def convolution_cpu(
     Source: caffe/src/caffe/layers/base_conv_layer.cpp, forward_cpu_gemm.
     Differs: none.
     """
+    if forms.strided:
+        return _top_by_strides(bottom, weight, stride, pad)
     if forms.top:
         return _top_by_columns(bottom, weight, pad)
-    return _plain(bottom, weight, pad)
+    return _plain(bottom, weight, stride, pad)
 
 
 def _forward(
-    bottom: jax.Array, weight: jax.Array, pad: Pads, forms: Forms
+    bottom: jax.Array, weight: jax.Array, stride: Stride, pad: Pads, forms: Forms
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolution_cpu(bottom, weight, pad, forms), (bottom, weight)
+    return convolution_cpu(bottom, weight, stride, pad, forms), (bottom, weight)
 
 
 def _backward(
-    pad: Pads, forms: Forms, kept: tuple[jax.Array, jax.Array], top_diff: jax.Array
+    stride: Stride,
+    pad: Pads,
+    forms: Forms,
+    kept: tuple[jax.Array, jax.Array],
+    top_diff: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     bottom, weight = kept
-    top = _top_by_columns if forms.weight else _plain
-    (weight_diff,) = jax.vjp(lambda w: top(bottom, w, pad), weight)[1](top_diff)
+
+    def top(weight: jax.Array) -> jax.Array:
+        if forms.strided:
+            return _top_by_strides(bottom, weight, stride, pad)
+        if forms.weight:
+            return _top_by_columns(bottom, weight, pad)
+        return _plain(bottom, weight, stride, pad)
+
+    (weight_diff,) = jax.vjp(top, weight)[1](top_diff)
     if forms.bottom:
         return _overlap_add(top_diff, weight, bottom.shape, pad), weight_diff
-    (bottom_diff,) = jax.vjp(lambda b: _plain(b, weight, pad), bottom)[1](top_diff)
+    plain = functools.partial(_plain, weight=weight, stride=stride, pad=pad)
+    (bottom_diff,) = jax.vjp(plain, bottom)[1](top_diff)
     return bottom_diff, weight_diff
 
 
 convolution_cpu.defvjp(_forward, _backward)
 
 
-def _plain(bottom: jax.Array, weight: jax.Array, pad: Pads) -> jax.Array:
-    return lax.conv_general_dilated(bottom, weight, (1, 1), pad)
+def _plain(
+    bottom: jax.Array, weight: jax.Array, stride: Stride, pad: Pads
+) -> jax.Array:
+    return lax.conv_general_dilated(bottom, weight, stride, pad)
+
+
+def _top_by_strides(
+    bottom: jax.Array, weight: jax.Array, stride: Stride, pad: Pads
+) -> jax.Array:
+    """Takes the columns of one stride for the channels of one pixel.
+
+    Windows then lie side by side, and what a product gathers comes in longer runs.
+    """
+    N, C, _, W = bottom.shape
+    K, _, kernel_h, kernel_w = weight.shape
+    step = stride[1]
+    out = (W + sum(pad[1]) - kernel_w) // step + 1
+    wide = -(-kernel_w // step)  # filter's width in blocks
+    blocks = out + wide - 1
+    zero, none = jnp.zeros((), bottom.dtype), (0, 0, 0)
+    edge = (pad[1][0], blocks * step - W - pad[1][0], 0)
+    pixels = lax.pad(bottom, zero, [none, none, (*pad[0], 0), edge])
+    pixels = pixels.reshape(N, C, -1, blocks, step).transpose(0, 2, 3, 4, 1)
+    filters = lax.pad(weight, zero, [none, none, none, (0, wide * step - kernel_w, 0)])
+    filters = filters.reshape(K, C, kernel_h, wide, step).transpose(2, 3, 4, 1, 0)
+    top = lax.conv_general_dilated(
+        pixels.reshape(*pixels.shape[:3], step * C),
+        filters.reshape(kernel_h, wide, step * C, K),
+        (stride[0], 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return top.transpose(0, 3, 1, 2)
 
 
 def _top_by_columns(bottom: jax.Array, weight: jax.Array, pad: Pads) -> jax.Array:

@@ -44,6 +44,13 @@ CASES = {
     ),
     "one channel": ((2, 1, 12, 13), (6, 1, 5, 5), {}),
     "one channel, wide": ((2, 1, 4, 19), (3, 1, 1, 7), {"pad": ((0, 0), (3, 1))}),
+    "large stride": ((2, 3, 19, 22), (6, 3, 7, 7), {"stride": (4, 4)}),
+    "large stride, oblong, uneven pads, pixels past the last window": (
+        (2, 2, 15, 23),
+        (5, 2, 3, 9),
+        {"stride": (2, 5), "pad": ((1, 0), (3, 2))},
+    ),
+    "large stride, few pixels": ((2, 1, 6, 5), (3, 1, 2, 5), {"stride": (4, 4)}),
     "small top": ((2, 5, 7, 6), (4, 5, 3, 5), {}),
     "small top, padded": ((2, 5, 6, 7), (4, 5, 6, 3), {"pad": ((1, 2), (0, 1))}),
     "small top, one column": ((2, 5, 9, 4), (4, 5, 7, 1), {}),
@@ -150,13 +157,14 @@ def test_convolution_forms_leave_ordinary_convolutions_alone():
         return find_forms(bottom, weight, **settings)
 
     assert not any(forms((8, 64, 56, 56), (64, 64, 3, 3)))
-    assert not any(forms((8, 3, 227, 227), (96, 3, 11, 11), stride=4, pad=0))
+    assert not any(forms((8, 3, 224, 224), (64, 3, 7, 7), stride=2, pad=3))
     assert not any(forms((8, 512, 28, 28), (512, 512, 3, 3), pad=2, dilation=2))
-    assert forms((8, 3, 224, 224), (64, 3, 3, 3)) == (True, False, False)
+    assert forms((8, 3, 224, 224), (64, 3, 3, 3)) == (True, False, False, False)
+    assert forms((8, 3, 227, 227), (96, 3, 11, 11), stride=4, pad=0).strided
 
 
 def test_convolution_forms_have_second_gradients():
-    for case in ("one channel", "small top"):
+    for case in ("one channel", "small top", "large stride"):
         bottom, weight, settings = _operands(case)
 
         def second(form, bottom=bottom, weight=weight, settings=settings):

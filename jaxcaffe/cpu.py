@@ -109,18 +109,19 @@ def pace_steps(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any,
     if jax.default_backend() != "cpu":
         return step
     last: Any = None
+    begin = 0.0  # of the last step
     is_first = True
 
     def run(state: Any, batch: Any) -> tuple[Any, Any]:
-        nonlocal last, is_first
+        nonlocal last, begin, is_first
         if is_first and isinstance(step, jax.stages.Wrapped):
             step.lower(state, batch).compile()
             return_pages()
         is_first = False
-        begin = time.perf_counter()
         jax.block_until_ready(last)
         if time.perf_counter() - begin > _LONG_STEP:
-            time.sleep(_FREEING)
+            time.sleep(_FREEING)  # whoever waited for it may have done so just now
+        begin = time.perf_counter()
         state, last = step(state, batch)
         return state, last
 

@@ -231,12 +231,12 @@ class MVN(nnx.Module):
         return _standardize(centred, self.axes, self.eps)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _standardize(centred: jax.Array, axes: tuple[int, ...], eps: float) -> jax.Array:
     """Divides values of mean 0 by their deviation plus eps.
 
-    A custom gradient, because Caffe's is that of division by sqrt(mean(x^2) + c) with
-    the c that gives the same deviation, and is finite for constant images.
+    A derivative of its own, because Caffe's is that of division by sqrt(mean(x^2) + c)
+    with the c that gives the same deviation, and is finite for constant images.
     """
     return centred / _deviation(centred, axes, eps)
 
@@ -245,23 +245,14 @@ def _deviation(centred: jax.Array, axes: tuple[int, ...], eps: float) -> jax.Arr
     return jnp.sqrt(jnp.mean(centred**2, axes, keepdims=True)) + eps
 
 
-def _standardize_forward(
-    centred: jax.Array, axes: tuple[int, ...], eps: float
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    deviation = _deviation(centred, axes, eps)
-    top = centred / deviation
-    return top, (top, deviation)
-
-
-def _standardize_backward(
+@_standardize.defjvp
+def _standardize_jvp(
     axes: tuple[int, ...],
     eps: float,
-    saved: tuple[jax.Array, jax.Array],
-    top_diff: jax.Array,
-) -> tuple[jax.Array]:
-    top, deviation = saved
-    along = jnp.mean(top * top_diff, axes, keepdims=True)
-    return ((top_diff - top * along) / deviation,)
-
-
-_standardize.defvjp(_standardize_forward, _standardize_backward)
+    primals: tuple[jax.Array],
+    tangents: tuple[jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    deviation = _deviation(primals[0], axes, eps)
+    top = primals[0] / deviation
+    along = jnp.mean(top * tangents[0], axes, keepdims=True)
+    return top, (tangents[0] - top * along) / deviation

@@ -211,32 +211,25 @@ class InfogainLoss(nnx.Module):
         return loss, jax.nn.softmax(scores, self.axis)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _infogain(scores: jax.Array, rows: jax.Array) -> jax.Array:
     """Returns -sum(rows * log(max(p, 1e-20))), p the softmax along axis 1; ().
 
-    A custom gradient, because Caffe's is p * sum(rows) - rows also where the maximum
-    acts. scores and rows: (outer, C, inner) float32.
+    A derivative of its own, because Caffe's is p * sum(rows) - rows also where the
+    maximum acts; rows have none. scores and rows: (outer, C, inner) float32.
     """
     log_p = jax.nn.log_softmax(scores, axis=1)
     return -jnp.sum(rows * jnp.maximum(log_p, math.log(_LEAST_PROBABILITY)))
 
 
-def _infogain_forward(
-    scores: jax.Array, rows: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _infogain(scores, rows), (scores, rows)
-
-
-def _infogain_backward(
-    saved: tuple[jax.Array, jax.Array], loss_diff: jax.Array
-) -> tuple[jax.Array, None]:
-    scores, rows = saved
+@_infogain.defjvp
+def _infogain_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    scores, rows = primals
     p = jax.nn.softmax(scores, axis=1)
-    return loss_diff * (p * rows.sum(axis=1, keepdims=True) - rows), None
-
-
-_infogain.defvjp(_infogain_forward, _infogain_backward)
+    slope = p * rows.sum(axis=1, keepdims=True) - rows
+    return _infogain(scores, rows), jnp.sum(slope * tangents[0])
 
 
 def _read_infogain(source: str) -> np.ndarray:
@@ -249,15 +242,15 @@ def _read_infogain(source: str) -> np.ndarray:
         raise LayerError(f"source: {error}", accepted) from error
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _label_losses(
     scores: jax.Array, labels: jax.Array, counted: jax.Array
 ) -> jax.Array:
     """Returns -log(max(p[label], FLT_MIN)) where counted, else 0; (outer, 1, inner).
 
-    A custom gradient, because Caffe's is p - onehot even where the maximum acts, and
-    because it needs no scatter. scores: (outer, C, inner) float32; labels and counted:
-    (outer, 1, inner), whole float32 values and bool.
+    A derivative of its own, because Caffe's is p - onehot even where the maximum acts,
+    and because it needs no scatter. scores: (outer, C, inner) float32; labels and
+    counted: (outer, 1, inner), whole float32 values and bool.
     """
     is_label = _is_label(scores, labels)
     log_p = jnp.where(is_label, jax.nn.log_softmax(scores, axis=1), 0)
@@ -266,23 +259,16 @@ def _label_losses(
     return jnp.where(counted, jnp.where(known, losses, jnp.nan), 0)
 
 
-def _label_losses_forward(
-    scores: jax.Array, labels: jax.Array, counted: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    return _label_losses(scores, labels, counted), (scores, labels, counted)
-
-
-def _label_losses_backward(
-    saved: tuple[jax.Array, ...], losses_diff: jax.Array
-) -> tuple[jax.Array, None, None]:
-    scores, labels, counted = saved
+@_label_losses.defjvp
+def _label_losses_jvp(
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    scores, labels, counted = primals
     is_label = _is_label(scores, labels)
     known = is_label.any(axis=1, keepdims=True)
     slope = jnp.where(known, jax.nn.softmax(scores, axis=1) - is_label, jnp.nan)
-    return jnp.where(counted, losses_diff * slope, 0), None, None
-
-
-_label_losses.defvjp(_label_losses_forward, _label_losses_backward)
+    change = jnp.where(counted, slope, 0) * tangents[0]
+    return _label_losses(*primals), change.sum(axis=1, keepdims=True)
 
 
 def _is_label(scores: jax.Array, labels: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcaffe.ops.convolution_cpu import convolution_cpu, find_forms
+from jaxcaffe.ops.plain import is_plain
 
 
 def convolution(
@@ -53,6 +54,8 @@ def convolution(
     """
     pads = tuple((before, after) for before, after in pad)
     settings = _Settings(tuple(stride), pads, tuple(dilation), group)
+    if is_plain():
+        return _plain(bottom, weight, settings)
     forms = find_forms(
         bottom.shape, weight.shape, stride=stride, pad=pads, dilation=dilation
     )

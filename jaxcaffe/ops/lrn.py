@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcaffe.ops.plain import is_plain
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+
 def lrn_across(
     bottom: jax.Array, local_size: int, alpha: float, beta: float, k: float
 ) -> jax.Array:
@@ -39,7 +40,8 @@ def lrn_across(
     CrossChannelBackward_cpu; Krizhevsky et al., 2012.
     Differs: none.
     """
-    return _forward(bottom, local_size, alpha, beta, k)[0]
+    form = lrn_across_plain if is_plain() else _lrn_across
+    return form(bottom, local_size, alpha, beta, k)
 
 
 def lrn_across_plain(
@@ -66,6 +68,13 @@ def inverse_power(x: jax.Array, beta: float) -> jax.Array:
     if beta == 0.5:
         return lax.rsqrt(x)
     return x**-beta
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def _lrn_across(
+    bottom: jax.Array, local_size: int, alpha: float, beta: float, k: float
+) -> jax.Array:
+    return _forward(bottom, local_size, alpha, beta, k)[0]
 
 
 def _forward(
@@ -103,4 +112,4 @@ def _channel_sum(x: jax.Array, local_size: int) -> jax.Array:
     return total
 
 
-lrn_across.defvjp(_forward, _backward)
+_lrn_across.defvjp(_forward, _backward)

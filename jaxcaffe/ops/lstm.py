@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcaffe.ops.plain import is_plain
+
 _Saved = tuple[jax.Array, ...]
 
 
-@jax.custom_vjp
 def lstm(
     x_gates: jax.Array,
     weight: jax.Array,
@@ -38,7 +39,33 @@ def lstm(
     Returns:
       h (T, N, H) and the last c (N, H), float32; no gradient comes from the latter.
     """
-    h, c = _run(x_gates, weight, cont, h_0, c_0)[:2]
+    if is_plain():
+        return lstm_plain(x_gates, weight, cont, h_0, c_0)
+    return _lstm(x_gates, weight, cont, h_0, c_0)
+
+
+def lstm_plain(
+    x_gates: jax.Array,
+    weight: jax.Array,
+    cont: jax.Array,
+    h_0: jax.Array,
+    c_0: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Does as `lstm`, with the gradient that autodiff derives."""
+    start = lax.stop_gradient((h_0, c_0))
+    h, c, _ = _run(x_gates, weight, lax.stop_gradient(cont), *start)
+    return h, lax.stop_gradient(c[-1])
+
+
+@jax.custom_vjp
+def _lstm(
+    x_gates: jax.Array,
+    weight: jax.Array,
+    cont: jax.Array,
+    h_0: jax.Array,
+    c_0: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    h, c, _ = _run(x_gates, weight, cont, h_0, c_0)
     return h, c[-1]
 
 
@@ -139,4 +166,4 @@ def _backward(
     return gates_diff, weight_diff, None, None, None
 
 
-lstm.defvjp(_forward, _backward)
+_lstm.defvjp(_forward, _backward)

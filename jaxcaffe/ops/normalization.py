@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcaffe.ops.plain import is_plain
+
 _Tops = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 _Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def batch_normalize(
     bottom: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> _Tops:
@@ -42,6 +43,18 @@ def batch_normalize(
     Source: caffe/src/caffe/layers/batch_norm_layer.cpp, Forward_cpu and Backward_cpu,
     and scale_layer.cpp, likewise. Differs: none.
     """
+    form = batch_normalize_plain if is_plain() else _batch_normalize
+    return form(bottom, scale, bias, eps)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _batch_normalize(
+    bottom: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
+) -> _Tops:
+    return _compute(bottom, scale, bias, eps)
+
+
+def _compute(bottom: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> _Tops:
     mean = _mean(bottom)
     # The distance from the mean is written in three ways, here and in the gradient,
     # lest the compiler take them for one. What several read is written to memory and
@@ -70,7 +83,9 @@ def batch_normalize_plain(
 def _forward(
     bottom: jax.Array, scale: jax.Array, bias: jax.Array, eps: float
 ) -> tuple[_Tops, _Saved]:
-    tops = batch_normalize(bottom, scale, bias, eps)
+    # Not `_batch_normalize`, whose mean and variance have no gradient: a second one
+    # needs theirs.
+    tops = _compute(bottom, scale, bias, eps)
     _, _, mean, variance = tops
     return tops, (bottom, scale, mean, variance)
 
@@ -93,7 +108,7 @@ def _backward(
     return bottom_diff + _spread(c, bottom), scale_diff, bias_diff
 
 
-batch_normalize.defvjp(_forward, _backward)
+_batch_normalize.defvjp(_forward, _backward)
 
 
 def _mean(x: jax.Array) -> jax.Array:

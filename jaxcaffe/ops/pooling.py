@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcaffe.ops.plain import is_plain
 from jaxcaffe.ops.pooling_cpu import ave_pool_by_axis, max_pool_by_axis
 from jaxcaffe.ops.windows import Windows, far_pads, has_empty_window, window_areas
 
@@ -35,7 +36,7 @@ def max_pool(bottom: jax.Array, windows: Windows) -> jax.Array:
     Source: caffe/src/caffe/layers/pooling_layer.cpp, Forward_cpu and Backward_cpu.
     Differs: a NaN in a window makes its top NaN, where Caffe passes over it.
     """
-    if windows.kernel[0] * windows.kernel[1] <= _MOST_TAPS:
+    if windows.kernel[0] * windows.kernel[1] <= _MOST_TAPS and not is_plain():
         top = lax.platform_dependent(
             bottom,
             cpu=lambda x: max_pool_by_axis(x, windows),
@@ -105,6 +106,8 @@ def ave_pool(bottom: jax.Array, windows: Windows) -> jax.Array:
     Differs: a window without a pixel, which a stride larger than the kernel can make,
     gives 0, where Caffe may divide 0 by 0.
     """
+    if is_plain():
+        return ave_pool_plain(bottom, windows)
     return lax.platform_dependent(
         bottom,
         cpu=lambda x: ave_pool_by_axis(x, windows),

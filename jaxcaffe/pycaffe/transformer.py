@@ -132,7 +132,7 @@ class Transformer:
                 "Transpose order needs to have the same number of dimensions as the "
                 f"input. {tuple(order)} is for a blob of {axes}"
             )
-            raise ConfigError(describe("", problem, f"{axes} numbers"))
+            raise ConfigError(describe("", problem, _numbers(axes)))
         if sorted(order) != list(range(axes)):
             problem = f"transpose {tuple(order)} does not name every axis once"
             raise ConfigError(describe("", problem, f"0 to {axes - 1} in any order"))
@@ -156,7 +156,7 @@ class Transformer:
                 "Channel swap needs to have the same number of dimensions as the input "
                 f"channels. {tuple(order)} is for {channels} channels"
             )
-            raise ConfigError(describe("", problem, f"{channels} numbers"))
+            raise ConfigError(describe("", problem, _numbers(channels)))
         if not all(0 <= index < channels for index in order):
             problem = f"channel_swap {tuple(order)} names a channel that is not there"
             raise ConfigError(describe("", problem, f"0 to {channels - 1}"))
@@ -263,3 +263,7 @@ def make_transformer(
     if channel_swap is not None:
         transformer.set_channel_swap(name, channel_swap)
     return transformer
+
+
+def _numbers(count: int) -> str:
+    return "1 number" if count == 1 else f"{count} numbers"

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcaffe.errors import CaffeError, DataError, PrototxtError, describe_layer
+from jaxcaffe.errors import CaffeError, DataError, PrototxtError, describe_layer, plural
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.binary import read_blob
 from jaxcaffe.spec import Blobs, Shape
@@ -192,7 +192,8 @@ def _check_shape(plan: _Plan, shape: Shape) -> None:
                 plan.where,
                 plan.name,
                 plan.type,
-                f"{len(plan.mean_values)} mean_values for {channels} channels",
+                f"{len(plan.mean_values)} mean_values for "
+                f"{plural(channels, 'channel')}",
                 "one mean_value" + (f", or {channels}" if channels > 1 else ""),
             )
         )

@@ -18,6 +18,7 @@ from jaxcaffe.errors import (
     describe,
     from_callbacks,
     nearest,
+    plural,
 )
 from jaxcaffe.image_io import (
     CROPS,
@@ -234,7 +235,7 @@ class Classifier:
                         f"inputs[{index}]",
                         f"the image has shape {shape}",
                         f"(H, W, {self.channels}), as the net's input has "
-                        f"{self.channels} channels",
+                        f"{plural(self.channels, 'channel')}",
                     )
                 )
 
@@ -290,7 +291,7 @@ def _find_input(net_graph: Graph, where: str) -> Node:
     raise PrototxtError(
         describe(
             where,
-            f"the net takes its images from {found}, with {len(tops)} tops",
+            f"the net takes its images from {found}, with {plural(len(tops), 'top')}",
             "one Input layer with one top, as in a deploy.prototxt",
         )
     )
@@ -338,8 +339,9 @@ def _check_swap(swap: Sequence[int] | None, channels: int) -> tuple[int, ...] | 
         raise ConfigError(
             describe(
                 "channel_swap",
-                f"{tuple(swap)} does not fit {channels} channels",
-                f"{channels} numbers from 0 to {channels - 1}, such as {example}",
+                f"{tuple(swap)} does not fit {plural(channels, 'channel')}",
+                f"{plural(channels, 'number')} from 0 to {channels - 1}, such as "
+                f"{example}",
             )
         )
     return tuple(swap)

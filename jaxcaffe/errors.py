@@ -111,6 +111,11 @@ def describe_layer(
     return describe(f"{where}: {place}" if where else place, problem, accepted)
 
 
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """Returns "1 top", "2 tops" and so on; `nouns` where an s is not enough."""
+    return f"{count} {noun}" if count == 1 else f"{count} {nouns or noun + 's'}"
+
+
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Returns the known names that look most like `name`, for "Accepted:".
 

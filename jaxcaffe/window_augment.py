@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcaffe.errors import CaffeError, DataError, PrototxtError, describe_layer
+from jaxcaffe.errors import CaffeError, DataError, PrototxtError, describe_layer, plural
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.binary import read_blob
 from jaxcaffe.spec import Shape
@@ -65,7 +65,8 @@ def make_window_transform(
                 where,
                 layer.name,
                 layer.type,
-                f"{len(param.mean_value)} mean_values for {shape[1]} channels",
+                f"{len(param.mean_value)} mean_values for "
+                f"{plural(shape[1], 'channel')}",
                 f"one mean_value, or {shape[1]}",
             )
         )
@@ -109,7 +110,7 @@ def _read_mean(
                 layer.name,
                 layer.type,
                 f"mean_file {path} is {found}, the crops are {channels}x{size}x{size}",
-                f"a mean of {channels} channels, at least {size}x{size}",
+                f"a mean of {plural(channels, 'channel')}, at least {size}x{size}",
             )
         )
     top, left = ((length - size) // 2 for length in mean.shape[1:])

@@ -209,7 +209,7 @@ def test_layers_that_cannot_be_loaded_are_refused(folder, name, message):
         ),
         (
             "    def __init__(self, *_): pass\n    def __call__(self, x): return x, x",
-            r"its class gives 2 arrays, and the layer has 1 tops\. Accepted: one array",
+            r"its class gives 2 arrays, and the layer has 1 top\. Accepted: one array",
         ),
     ],
 )

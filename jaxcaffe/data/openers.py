@@ -20,7 +20,14 @@ from jaxcaffe.data.lmdb import LmdbSource
 from jaxcaffe.data.records import Source, describe_sizes
 from jaxcaffe.data.tfds import RESIZE_RULES, TfdsSource
 from jaxcaffe.data.window import SQUARE, WARP, WindowSource
-from jaxcaffe.errors import CaffeError, ConfigError, DataError, describe, nearest
+from jaxcaffe.errors import (
+    CaffeError,
+    ConfigError,
+    DataError,
+    describe,
+    nearest,
+    plural,
+)
 from jaxcaffe.proto import caffe_pb2
 
 
@@ -298,7 +305,7 @@ def _image_tops(
 ) -> tuple[tuple[str, str], ...]:
     accepted = "two, data and label" if labels_needed else "one or two: data, label"
     if not (2 if labels_needed else 1) <= len(layer.top) <= 2:
-        raise FieldError(f"the layer has {len(layer.top)} tops", accepted)
+        raise FieldError(f"the layer has {plural(len(layer.top), 'top')}", accepted)
     return tuple(zip(("data", "label"), layer.top, strict=False))
 
 

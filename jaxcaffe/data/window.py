@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcaffe.data.image import decode_file, resize_image
 from jaxcaffe.data.records import draw
-from jaxcaffe.errors import DataError, describe
+from jaxcaffe.errors import DataError, describe, plural
 from jaxcaffe.proto.files import read_content
 
 WARP, SQUARE = "warp", "square"
@@ -342,7 +342,9 @@ def _read_windows(
         images.append(words.word("the image's path"))
         channels = words.number("the number of channels")
         if channels != 3:
-            raise words.error(f"the image has {channels} channels", "3, as it is read")
+            raise words.error(
+                f"the image has {plural(channels, 'channel')}", "3, as it is read"
+            )
         for what in ("height", "width"):
             words.number(f"the image's {what}", 1)
         for _ in range(words.number("the number of windows", 0)):

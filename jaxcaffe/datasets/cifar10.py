@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcaffe.data.database import BACKENDS, check_new, create_database
 from jaxcaffe.data.datum import write_datum
-from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.errors import ConfigError, DataError, describe, plural
 from jaxcaffe.progress import show_progress
 from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
@@ -146,7 +146,7 @@ def read_batch(
         raise DataError(
             describe(
                 path,
-                f"has {len(content)} bytes",
+                f"has {plural(len(content), 'byte')}",
                 f"{records * size}, which are {records} records of {size} bytes",
             )
         )

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcaffe.data.database import BACKENDS, Put, check_new, create_database
 from jaxcaffe.data.datum import write_datum
-from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.errors import ConfigError, DataError, describe, plural
 from jaxcaffe.progress import show_progress
 from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
@@ -139,8 +139,8 @@ def read_pair(images_path: str, labels_path: str) -> tuple[np.ndarray, np.ndarra
         raise DataError(
             describe(
                 images_path,
-                f"holds {len(images)} images, but {labels_path} holds "
-                f"{len(labels)} labels",
+                f"holds {plural(len(images), 'image')}, but {labels_path} holds "
+                f"{plural(len(labels), 'label')}",
             )
         )
     return images, labels
@@ -188,7 +188,8 @@ def read_idx(path: str, axes: int) -> np.ndarray:
         raise DataError(
             describe(
                 path,
-                f"has {len(content)} bytes, but its header, for the shape {shape}, "
+                f"has {plural(len(content), 'byte')}, but its header, for the "
+                f"shape {shape}, "
                 f"tells of {start + math.prod(shape)}",
             )
         )

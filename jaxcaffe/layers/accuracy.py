@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.errors import LayerError, plural
 from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.checks import label_shape
 from jaxcaffe.layers.normalize import counted_labels, ignored_label
@@ -60,7 +60,8 @@ class Accuracy(nnx.Module):
         classes = self.shape[1]
         if not 1 <= param.top_k <= classes:
             raise LayerError(
-                f"top_k is {param.top_k} for {classes} classes", f"1 to {classes}"
+                f"top_k is {param.top_k} for {plural(classes, 'class', 'classes')}",
+                f"1 to {classes}",
             )
         self.top_k = param.top_k
         self.ignore_label = ignored_label(param)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.errors import LayerError, plural
 from jaxcaffe.layers.checks import check_alike
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
@@ -58,7 +58,7 @@ class Eltwise(nnx.Module):
             raise LayerError("coeff is set for operation PROD", "coeff with SUM")
         if param.coeff and len(param.coeff) != count:
             raise LayerError(
-                f"{len(param.coeff)} coeff for {count} bottoms",
+                f"{len(param.coeff)} coeff for {plural(count, 'bottom')}",
                 f"none, or {count}: one per bottom",
             )
         check_alike(bottom_shapes)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import jax
 from flax import nnx
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.errors import LayerError, plural
 from jaxcaffe.layers.fillers import fill
 from jaxcaffe.layers.registry import register, register_feed
 from jaxcaffe.proto import caffe_pb2
@@ -102,7 +102,7 @@ def _shapes(param: caffe_pb2.DummyDataParameter, tops: int) -> tuple[Shape, ...]
 def _one_per_top(field: str, values: Sequence, tops: int) -> list:
     if len(values) not in (1, tops):
         raise LayerError(
-            f"{field} is given {len(values)} times for {tops} tops",
+            f"{field} is given {len(values)} times for {plural(tops, 'top')}",
             f"{field} once, or {tops} times",
         )
     return [values[0]] * tops if len(values) == 1 else list(values)

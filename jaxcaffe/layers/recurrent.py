@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.errors import LayerError, plural
 from jaxcaffe.layers.blobs import make_blob
 from jaxcaffe.layers.checks import check_positive
 from jaxcaffe.layers.registry import register
@@ -263,11 +263,11 @@ def _check(
     hidden = len(states) if param.expose_hidden else 0
     names = ", ".join(("x", "cont", "[x_static]", *states[:hidden]))
     if not 2 <= len(bottom_shapes) - hidden <= 3:
-        raise LayerError(f"{len(bottom_shapes)} bottoms", f"bottoms {names}")
+        raise LayerError(plural(len(bottom_shapes), "bottom"), f"bottoms {names}")
     if len(layer.top) != 1 + hidden:
         exposed = "with" if hidden else "without"
         raise LayerError(
-            f"{len(layer.top)} tops {exposed} expose_hidden", f"{1 + hidden}"
+            f"{plural(len(layer.top), 'top')} {exposed} expose_hidden", f"{1 + hidden}"
         )
     x, cont, *others = bottom_shapes
     if len(x) < 2:

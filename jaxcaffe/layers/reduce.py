@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.errors import LayerError, plural
 from jaxcaffe.layers.axes import canonical_axis
 from jaxcaffe.layers.registry import register
 from jaxcaffe.proto import caffe_pb2
@@ -106,7 +106,8 @@ class ArgMax(nnx.Module):
             count = shape[self.axis]
         if not 1 <= param.top_k <= count:
             raise LayerError(
-                f"top_k is {param.top_k} for {count} elements", f"1 to {count}"
+                f"top_k is {param.top_k} for {plural(count, 'element')}",
+                f"1 to {count}",
             )
         self.top_k = param.top_k
         self.out_max_val = param.out_max_val

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaxcaffe.errors import PrototxtError, describe_layer, nearest
+from jaxcaffe.errors import PrototxtError, describe_layer, nearest, plural
 from jaxcaffe.layers import registry
 from jaxcaffe.net.filter import filter_net, locate_layers
 from jaxcaffe.net.splits import insert_splits_with_origins
@@ -99,11 +99,6 @@ def layer_error(node: Node, problem: str, accepted: str = "") -> PrototxtError:
     )
 
 
-def plural(count: int, noun: str) -> str:
-    """Returns "1 top", "2 tops" and so on."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _build_node(
     layer: caffe_pb2.LayerParameter, where: str, force_backward: bool
 ) -> Node:
@@ -181,7 +176,8 @@ def _loss_weights(node: Node, kind: registry.LayerType) -> tuple[float, ...]:
     if len(loss_weight) != len(node.tops):
         raise layer_error(
             node,
-            f"loss_weight is given {len(loss_weight)} times for {len(node.tops)} tops",
+            f"loss_weight is given {len(loss_weight)} times for "
+            f"{plural(len(node.tops), 'top')}",
             "no loss_weight, or one per top",
         )
     return loss_weight
@@ -195,7 +191,7 @@ def _propagate_down(
         raise layer_error(
             node,
             f"propagate_down is given {len(propagate_down)} times for "
-            f"{len(node.bottoms)} bottoms",
+            f"{plural(len(node.bottoms), 'bottom')}",
             "no propagate_down, or one per bottom",
         )
     if force_backward or not propagate_down:

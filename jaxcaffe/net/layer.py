@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxcaffe.errors import LayerError
+from jaxcaffe.errors import LayerError, plural
 from jaxcaffe.host.modules import blame
 from jaxcaffe.layers import registry
 from jaxcaffe.net.graph import layer_error
@@ -80,8 +80,8 @@ def build_layer(
         if len(tops) != len(node.tops):
             assert kind.file, (node.layer.name, len(tops))
             raise LayerError(
-                f"its class gives {len(tops)} arrays, and the layer has "
-                f"{len(node.tops)} tops",
+                f"its class gives {plural(len(tops), 'array')}, and the layer has "
+                f"{plural(len(node.tops), 'top')}",
                 "one array per top, several as a tuple",
             )
         return tops

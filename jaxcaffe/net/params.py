@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+from jaxcaffe.errors import plural
 from jaxcaffe.net.graph import layer_error
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Net, Node, ParamInfo, Shape
@@ -50,7 +51,7 @@ def build_params(
         if len(layer.param) > len(layer_blobs):
             raise layer_error(
                 node,
-                f"{len(layer.param)} param for {len(layer_blobs)} blobs",
+                f"{len(layer.param)} param for {plural(len(layer_blobs), 'blob')}",
                 "at most one param per blob"
                 + (
                     f" ({', '.join(b.name for b in layer_blobs)})"
@@ -236,7 +237,7 @@ def _check_share(
         if math.prod(info.shape) != math.prod(owner.shape):
             raise layer_error(
                 node,
-                f"{problem}: {math.prod(info.shape)} values, not "
+                f"{problem}: {plural(math.prod(info.shape), 'value')}, not "
                 f"{math.prod(owner.shape)}",
                 "blobs of one size",
             )

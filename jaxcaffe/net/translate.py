@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxcaffe.errors import plural
 from jaxcaffe.layers import registry
 from jaxcaffe.net.graph import layer_error
 from jaxcaffe.net.layer import Layer, build_layer
@@ -178,7 +179,8 @@ def _build_feed_structs(
         if len(shapes) not in (1, len(node.tops)):
             raise layer_error(
                 node,
-                f"input_param has {len(shapes)} shapes for {len(node.tops)} tops",
+                f"input_param has {plural(len(shapes), 'shape')} for "
+                f"{plural(len(node.tops), 'top')}",
                 "one shape, or one per top",
             )
         shapes = shapes * len(node.tops) if len(shapes) == 1 else shapes

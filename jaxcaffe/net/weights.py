@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcaffe.errors import SnapshotError, describe
-from jaxcaffe.net.graph import plural
+from jaxcaffe.errors import SnapshotError, describe, plural
 from jaxcaffe.net.params import is_owner
 from jaxcaffe.spec import Net, ParamInfo, Params, Shape, Stats
 

@@ -14,7 +14,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
 from numpy.typing import ArrayLike, NDArray
 
-from jaxcaffe.errors import CaffeError, DataError, SnapshotError, describe
+from jaxcaffe.errors import CaffeError, DataError, SnapshotError, describe, plural
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.files import read_bytes, write_bytes
 from jaxcaffe.proto.text import Source
@@ -239,7 +239,7 @@ def _fit(
 ) -> NDArray[np.float32]:
     if min(shape, default=0) < 0 or values.size != math.prod(shape):
         problem = f"has {values.size} {what} for shape {shape}"
-        raise error(describe(where, problem, f"{math.prod(shape)} values"))
+        raise error(describe(where, problem, plural(math.prod(shape), "value")))
     return values.reshape(shape).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxcaffe.errors import PrototxtError, describe
+from jaxcaffe.errors import PrototxtError, describe, plural
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.text import Source
 from jaxcaffe.proto.upgrade_v0 import needs_v0_upgrade, upgrade_v0
@@ -188,13 +188,13 @@ def _input_shapes(
     count = len(net.input)
     if net.input_shape:
         if len(net.input_shape) < count:
-            problem = f"{count} inputs but {len(net.input_shape)} input_shape"
+            problem = f"{plural(count, 'input')} but {len(net.input_shape)} input_shape"
             raise PrototxtError(
                 describe(_path(source), problem, f"{count} input_shape")
             )
         return list(net.input_shape[:count])
     if len(net.input_dim) < _INPUT_DIMS * count:
-        problem = f"{count} inputs but {len(net.input_dim)} input_dim"
+        problem = f"{plural(count, 'input')} but {len(net.input_dim)} input_dim"
         accepted = f"{_INPUT_DIMS * count} input_dim, 4 for each input"
         raise PrototxtError(describe(_path(source), problem, accepted))
     return [

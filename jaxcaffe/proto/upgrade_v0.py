@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxcaffe.errors import PrototxtError, describe_layer, nearest
+from jaxcaffe.errors import PrototxtError, describe_layer, nearest, plural
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.text import Source
 
@@ -190,10 +190,14 @@ def _check_padding(
         problem = f'has the padding layer "{name}" as bottom'
         raise _error(source, above, problem, "padding only below conv or pool")
     if len(above.bottom) != 1:
-        problem = f'has {len(above.bottom)} bottoms, one from padding layer "{name}"'
+        bottoms = plural(len(above.bottom), "bottom")
+        problem = f'has {bottoms}, one from padding layer "{name}"'
         raise _error(source, above, problem, "1 bottom")
     if len(padding.bottom) != 1 or len(padding.top) != 1:
-        problem = f"has {len(padding.bottom)} bottoms and {len(padding.top)} tops"
+        problem = (
+            f"has {plural(len(padding.bottom), 'bottom')} and "
+            f"{plural(len(padding.top), 'top')}"
+        )
         raise _error(source, padding, problem, "1 bottom, 1 top")
 
 

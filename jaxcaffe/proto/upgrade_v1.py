@@ -6,7 +6,7 @@ UpgradeV1Net).
 
 from __future__ import annotations
 
-from jaxcaffe.errors import PrototxtError, describe
+from jaxcaffe.errors import PrototxtError, describe, plural
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.text import Source
 
@@ -130,8 +130,8 @@ def upgrade_v1(
     """
     if len(net.layer) > 0:
         problem = (
-            f"the net has {len(net.layers)} layers in the old form `layers` and "
-            f"{len(net.layer)} in the form `layer`"
+            f"the net has {plural(len(net.layers), 'layer')} in the old form `layers` "
+            f"and {len(net.layer)} in the form `layer`"
         )
         accepted = (
             'only layer { type: "Convolution" }, or only layers { type: CONVOLUTION }'

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxcaffe.data.image import decode_image
-from jaxcaffe.errors import describe
+from jaxcaffe.errors import describe, plural
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.wire import append_packed, read_packed
 from jaxcaffe.pycaffe.images import ArrayError, load_image, oversample, resize_image
@@ -149,6 +149,6 @@ def datum_to_array(datum: caffe_pb2.Datum) -> np.ndarray:
 
 def _fit(values: np.ndarray, shape: Shape, what: str) -> np.ndarray:
     if min(shape, default=0) < 0 or values.size != math.prod(shape):
-        problem = f"{what} of {values.size} values for the shape {shape}"
-        raise ArrayError(describe("", problem, f"{math.prod(shape)} values"))
+        problem = f"{what} of {plural(values.size, 'value')} for the shape {shape}"
+        raise ArrayError(describe("", problem, plural(math.prod(shape), "value")))
     return values.reshape(shape)

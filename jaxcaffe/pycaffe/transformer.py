@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxcaffe.errors import ConfigError, PrototxtError, describe, nearest
+from jaxcaffe.errors import ConfigError, PrototxtError, describe, nearest, plural
 from jaxcaffe.pycaffe.images import ArrayError, resize_image
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Transformer:
         if swap is not None:
             if len(swap) != len(caffe_in):
                 problem = f"channel_swap {tuple(swap)} is for an image of "
-                problem += f"{len(caffe_in)} channels"
-                raise ArrayError(describe("", problem, f"{len(swap)} channels"))
+                problem += plural(len(caffe_in), "channel")
+                raise ArrayError(describe("", problem, plural(len(swap), "channel")))
             caffe_in = caffe_in[list(swap)]
         # In place, so that float32 is kept whatever type the numbers have.
         if self.raw_scale.get(in_) is not None:
@@ -132,7 +132,7 @@ class Transformer:
                 "Transpose order needs to have the same number of dimensions as the "
                 f"input. {tuple(order)} is for a blob of {axes}"
             )
-            raise ConfigError(describe("", problem, _numbers(axes)))
+            raise ConfigError(describe("", problem, plural(axes, "number")))
         if sorted(order) != list(range(axes)):
             problem = f"transpose {tuple(order)} does not name every axis once"
             raise ConfigError(describe("", problem, f"0 to {axes - 1} in any order"))
@@ -156,7 +156,7 @@ class Transformer:
                 "Channel swap needs to have the same number of dimensions as the input "
                 f"channels. {tuple(order)} is for {channels} channels"
             )
-            raise ConfigError(describe("", problem, _numbers(channels)))
+            raise ConfigError(describe("", problem, plural(channels, "number")))
         if not all(0 <= index < channels for index in order):
             problem = f"channel_swap {tuple(order)} names a channel that is not there"
             raise ConfigError(describe("", problem, f"0 to {channels - 1}"))
@@ -263,7 +263,3 @@ def make_transformer(
     if channel_swap is not None:
         transformer.set_channel_swap(name, channel_swap)
     return transformer
-
-
-def _numbers(count: int) -> str:
-    return "1 number" if count == 1 else f"{count} numbers"

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcaffe.classifier import Classifier, read_input_shape
 from jaxcaffe.cpu import tune_cpu
-from jaxcaffe.errors import ConfigError, describe
+from jaxcaffe.errors import ConfigError, describe, plural
 from jaxcaffe.image_io import center_crop, load_image
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.proto.binary import read_blob
@@ -241,8 +241,9 @@ def read_labels(path: str, classes: int) -> list[str]:
         raise ConfigError(
             describe(
                 path,
-                f"has {len(labels)} lines, and the net's output {classes} values",
-                f"{classes} lines, one label each",
+                f"has {plural(len(labels), 'line')}, and the net's output "
+                f"{plural(classes, 'value')}",
+                f"{plural(classes, 'line')}, one label each",
             )
         )
     return labels
@@ -278,7 +279,7 @@ def _fit_mean_value(mean_value: Sequence[float], channels: int) -> np.ndarray:
         raise ConfigError(
             describe(
                 "--mean_value",
-                f"has {len(mean_value)} numbers for {channels} channels",
+                f"has {len(mean_value)} numbers for {plural(channels, 'channel')}",
                 "1 number" + (f", or {channels}" if channels > 1 else ""),
             )
         )

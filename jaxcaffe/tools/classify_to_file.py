@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxcaffe.classifier import Classifier
 from jaxcaffe.cpu import tune_cpu
-from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.errors import ConfigError, DataError, describe, plural
 from jaxcaffe.image_io import load_image
 from jaxcaffe.tools import cli, net_images
 from jaxcaffe.tools.mode import find_device
@@ -86,7 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = itertools.chain([first], groups)
         rows = [classifier.predict(g, not flags.center_only) for g in groups]
     scores = np.concatenate(rows)
-    print(f"Classified {len(scores)} inputs in {time.perf_counter() - start:.2f} s.")
+    print(
+        f"Classified {plural(len(scores), 'input')} in "
+        f"{time.perf_counter() - start:.2f} s."
+    )
     content = io.BytesIO()
     np.save(content, scores)
     cli.write_file(out, content.getvalue(), flags.overwrite)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcaffe.data import database, datum
-from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.errors import ConfigError, DataError, describe, plural
 from jaxcaffe.progress import show_progress
 from jaxcaffe.proto.binary import write_blob
 from jaxcaffe.tools import cli
@@ -197,7 +197,7 @@ def _different(
 
 def _show_shape(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
-    return f"{channels} channels of {height} x {width}"
+    return f"{plural(channels, 'channel')} of {height} x {width}"
 
 
 if __name__ == "__main__":

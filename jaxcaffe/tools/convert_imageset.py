@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxcaffe.data import database, datum, image
 from jaxcaffe.data.image_list import Entry, parse_entry, read_entries
-from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.errors import ConfigError, DataError, describe, plural
 from jaxcaffe.progress import show_progress
 from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
@@ -301,7 +301,7 @@ def _report(title: str, lines: list[str]) -> None:
 
 def _show_shape(shape: tuple[int, ...]) -> str:
     height, width, channels = shape
-    return f"{channels} channels of {height} x {width}"
+    return f"{plural(channels, 'channel')} of {height} x {width}"
 
 
 if __name__ == "__main__":

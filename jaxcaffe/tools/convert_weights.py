@@ -26,7 +26,7 @@ from jaxcaffe.caffe_files import hdf5, nvcaffe
 from jaxcaffe.caffe_files.caffemodel import saved_layers, write_caffemodel
 from jaxcaffe.caffe_files.snapshots import write_weights
 from jaxcaffe.caffe_files.weights import Weights, read_weights
-from jaxcaffe.errors import ConfigError, SnapshotError, describe
+from jaxcaffe.errors import ConfigError, SnapshotError, describe, plural
 from jaxcaffe.net.weights import export_weights, load_weights
 from jaxcaffe.pretrained import load_pretrained
 from jaxcaffe.profiling.from_net import open_net
@@ -106,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = read_model(flags.IN, _open_net(flags) if flags.net else None)
     count = sum(blob is not None for blobs in model.weights.values() for blob in blobs)
     layers = sum(bool(blobs) for blobs in model.weights.values())
-    cli.say(f"Read {count} blobs of {layers} layers from {flags.IN}")
+    cli.say(
+        f"Read {plural(count, 'blob')} of {plural(layers, 'layer')} from {flags.IN}"
+    )
     write_model(flags.OUT, model, flags.overwrite, flags.batch_norm == "nvcaffe")
     cli.say(f"Wrote {flags.OUT}")
     return 0

@@ -17,7 +17,7 @@ import h5py
 import jax
 import numpy as np
 
-from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.errors import ConfigError, DataError, describe, plural
 from jaxcaffe.pycaffe.detector import Detector
 from jaxcaffe.tools import cli, net_images
 from jaxcaffe.tools.mode import find_device
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_list:
             found = detector.detect_selective_search(list(windows))
     seconds = time.perf_counter() - start
-    print(f"Processed {len(found)} windows in {seconds:.3f} s.")
+    print(f"Processed {plural(len(found), 'window')} in {seconds:.3f} s.")
     if not found:
         raise DataError(describe(flags.INPUT, "no window was found in its images"))
     content = write_csv(found) if kind == ".csv" else write_hdf5(found)

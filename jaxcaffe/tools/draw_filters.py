@@ -14,7 +14,7 @@ from PIL import Image
 
 from jaxcaffe import checkpoint
 from jaxcaffe.caffe_files.weights import read_weights
-from jaxcaffe.errors import ConfigError, describe, nearest
+from jaxcaffe.errors import ConfigError, describe, nearest, plural
 from jaxcaffe.filter_grid import tile_filters
 from jaxcaffe.tools import cli
 
@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.write_file(flags.OUT, out.getvalue(), flags.overwrite)
     count, channels, height, width = weight.shape
     print(
-        f"{layer}: {count} filters of {channels} channels, {height} x {width}, weights "
+        f"{layer}: {plural(count, 'filter')} of {plural(channels, 'channel')}, "
+        f"{height} x {width}, weights "
         f"from {weight.min():.4g} to {weight.max():.4g}"
     )
     return 0

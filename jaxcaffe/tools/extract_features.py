@@ -26,6 +26,7 @@ from jaxcaffe.errors import (
     describe,
     from_callbacks,
     nearest,
+    plural,
 )
 from jaxcaffe.net import graph, translate
 from jaxcaffe.pretrained import load_pretrained
@@ -228,7 +229,8 @@ def _check_arguments(flags: Namespace) -> tuple[list[str], list[str], int]:
     tool = "extract_features"
     blobs, paths = flags.BLOBS.split(","), flags.DBS.split(",")
     if len(blobs) != len(paths):
-        problem = f"{len(blobs)} blobs are named, and {len(paths)} databases for them"
+        named = f"{plural(len(blobs), 'blob')} and {plural(len(paths), 'database')}"
+        problem = f"names {named}"
         raise ConfigError(describe(tool, problem, "as many of both"))
     for what, names in (("blob", blobs), ("database", paths)):
         if "" in names or len(set(names)) < len(names):

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxcaffe.errors import ConfigError, DataError, describe
+from jaxcaffe.errors import ConfigError, DataError, describe, plural
 from jaxcaffe.proto.files import read_content
 from jaxcaffe.tools import cli
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, lines in texts.items():
         path = os.path.join(flags.OUT, name)
         cli.write_file(path, b"".join(os.fsencode(line) + b"\n" for line in lines))
-        cli.say(f"Wrote {len(lines)} lines to {path}")
+        cli.say(f"Wrote {plural(len(lines), 'line')} to {path}")
     return 0
 
 
@@ -153,7 +153,8 @@ def split_images(
             raise DataError(
                 describe(
                     os.path.join(root, synset),
-                    f"has {len(names)} images, and {count} for validation leave none "
+                    f"has {plural(len(names), 'image')}, and {count} for "
+                    f"validation leave none "
                     "to train on",
                 )
             )

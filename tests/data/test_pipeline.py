@@ -480,7 +480,7 @@ def test_open_feed_bad_option_raises(database, options, message):
             "data_param has no source",
         ),
         ('type: "Data"', "the layer has 0 tops. Accepted: one or two"),
-        ('type: "ImageData" top: "a"', "the layer has 1 tops. Accepted: two"),
+        ('type: "ImageData" top: "a"', "the layer has 1 top. Accepted: two"),
         ('type: "HDF5Data"', "the layer has no top"),
         (
             'type: "MemoryData" top: "a" top: "b" memory_data_param { batch_size: 2 }',

@@ -210,7 +210,7 @@ def test_window_data_any_window_in_the_image_fills_its_place(
             "# 1\na.png 3 20 30 0\n",
             "txt:1: the image's index is 1. Accepted: 0",
         ),
-        ("# 0\na.png\n1\n20 30 0\n", r"windows.txt:3: the image has 1 channels"),
+        ("# 0\na.png\n1\n20 30 0\n", r"windows.txt:3: the image has 1 channel"),
         (
             "# 0\na.png\n3\n20\n",
             "txt:4: the file ends where the image's width",

@@ -132,7 +132,7 @@ def test_dummydata_golden_case_matches_caffe(run_golden, golden_case):
 @pytest.mark.parametrize(
     ("settings", "tops", "message"),
     [
-        ("", 1, r"shape is given 0 times for 1 tops\. Accepted: shape once"),
+        ("", 1, r"shape is given 0 times for 1 top\. Accepted: shape once"),
         ("shape { dim: 1 } shape { dim: 1 }", 3, "shape is given 2 times for 3 tops"),
         ("shape { dim: 1 } num: 1 width: 2", 1, "shape and num, width are both set"),
         ("num: 1 channels: 1 height: 1", 1, "width is given 0 times"),

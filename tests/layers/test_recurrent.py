@@ -121,7 +121,7 @@ def bad_shapes(states: int) -> list:
         (
             EXPOSE,
             (x, cont, *[state] * states),
-            rf"1 tops with expose_hidden.*{states + 1}",
+            rf"1 top with expose_hidden.*{states + 1}",
         ),
     ]
 

@@ -221,7 +221,7 @@ def test_build_graph_keeps_the_stages_of_the_file(graph_of):
         ),
         (
             'name: "a" type: "ReLU" bottom: "x" top: "y" loss_weight: 1 loss_weight: 2',
-            r"loss_weight is given 2 times for 1 tops",
+            r"loss_weight is given 2 times for 1 top",
         ),
         (
             'name: "a" type: "Slice" bottom: "x" top: "y" top: "z" loss_weight: 1',
@@ -230,7 +230,7 @@ def test_build_graph_keeps_the_stages_of_the_file(graph_of):
         (
             'name: "a" type: "ReLU" bottom: "x" top: "y" '
             "propagate_down: true propagate_down: true",
-            r"propagate_down is given 2 times for 1 bottoms",
+            r"propagate_down is given 2 times for 1 bottom",
         ),
     ],
 )

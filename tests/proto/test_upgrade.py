@@ -124,7 +124,7 @@ def test_upgrade_net_of_both_shapes_takes_input_shape():
     [
         (
             'layer { name: "a" }\nlayers { name: "b" }',
-            r"f:2: the net has 1 layers in the old form `layers` and 1 in the form",
+            r"f:2: the net has 1 layer in the old form `layers` and 1 in the form",
         ),
         (
             '\nlayers { layer { name: "a" type: "convolve" } }',
@@ -149,7 +149,7 @@ def test_upgrade_net_of_both_shapes_takes_input_shape():
             'input: "x" layers { layer { name: "p" type: "padding" } bottom: "x" '
             'top: "q" top: "z" }\nlayers { layer { name: "c" type: "conv" } '
             'bottom: "q" }',
-            r'f:1: layer "p" \(padding\): has 1 bottoms and 2 tops',
+            r'f:1: layer "p" \(padding\): has 1 bottom and 2 tops',
         ),
         (
             'input: "a" input: "b" input_dim: [1, 2, 3, 4, 5]',

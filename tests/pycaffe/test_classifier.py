@@ -77,7 +77,7 @@ def test_predict_of_images_smaller_than_the_input_raises(
 
 
 def test_predict_of_a_gray_image_for_swapped_channels_raises(classifier):
-    with pytest.raises(CaffeError, match=r"channel_swap .* 1 channels\. Accepted: 3"):
+    with pytest.raises(CaffeError, match=r"channel_swap .* 1 channel\. Accepted: 3"):
         classifier.predict([np.ones((20, 20, 1), np.float32)])
 
 

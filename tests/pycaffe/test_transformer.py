@@ -112,5 +112,5 @@ def test_set_mean_that_does_not_fit_is_a_value_error_as_in_caffe():
 
 
 def test_preprocess_of_a_gray_image_for_three_swapped_channels_raises(transformer):
-    with pytest.raises(ArrayError, match=r"channel_swap .* 1 channels\. Accepted: 3"):
+    with pytest.raises(ArrayError, match=r"channel_swap .* 1 channel\. Accepted: 3"):
         transformer.preprocess("data", np.zeros((12, 12, 1)))

@@ -132,7 +132,7 @@ def test_classify_takes_more_images_than_it_holds_at_a_time(files, capsys):
         ),
         ("--mean_value=a", '--mean_value: "a" is no list of numbers'),
         ("--mean_value=1 --mean=m", "--mean: and --mean_value are both given"),
-        ("--labels=short.txt", "short.txt: has 1 lines, and the net's output 4 values"),
+        ("--labels=short.txt", "short.txt: has 1 line, and the net's output 4 values"),
         ("--labels=none.txt", "none.txt: cannot be read: No such file"),
         ("--output=pro", 'no blob is named "pro". Accepted: prob'),
     ],

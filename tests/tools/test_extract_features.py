@@ -148,7 +148,7 @@ def test_create_features_that_fail_leave_nothing(tmp_path, kind):
         ({1: "input"}, PrototxtError, r'input:1: layer "x" \(Input\): nobody gives'),
         ({1: "nodata"}, CaffeError, r'layer "d" \(Data\): nowhere: no such file'),
         ({2: "conv1"}, ConfigError, 'no blob is named "conv1". Accepted: conv'),
-        ({2: "ip,conv"}, ConfigError, "2 blobs are named, and 1 databases"),
+        ({2: "ip,conv"}, ConfigError, "names 2 blobs and 1 database\\."),
         ({2: "ip,ip", 3: "a,b"}, ConfigError, "the blobs are ip,ip"),
         ({2: "ip,conv", 3: "a,"}, ConfigError, "the databases are a,"),
         ({3: "mine"}, ConfigError, "mine: exists already"),

@@ -24,6 +24,7 @@ from jaxcaffe.layers.normalize import (
     normalizer,
 )
 from jaxcaffe.layers.registry import register
+from jaxcaffe.ops.plain import keep_arguments
 from jaxcaffe.proto import binary, caffe_pb2
 from jaxcaffe.spec import Shape
 
@@ -121,7 +122,9 @@ class SoftmaxWithLoss(nnx.Module):
         outer, _, inner = self.shape
         labels = jnp.trunc(labels.reshape(outer, 1, inner))
         counted = counted_labels(labels, self.ignore_label)
-        losses = _label_losses(scores.reshape(self.shape), labels, counted)
+        losses = keep_arguments(_label_losses)(
+            scores.reshape(self.shape), labels, counted
+        )
         loss = losses.sum() / normalizer(self.normalization, counted, outer)
         if not self.probabilities:
             return loss
@@ -204,7 +207,7 @@ class InfogainLoss(nnx.Module):
         rows = H.reshape(C, C)[jnp.where(known, labels, 0).astype(jnp.int32)]
         rows = jnp.where(known[..., None], rows, jnp.nan)
         rows = jnp.where(counted[..., None], rows, 0).transpose(0, 2, 1)
-        loss = _infogain(scores.reshape(self.shape), rows)
+        loss = keep_arguments(_infogain)(scores.reshape(self.shape), rows)
         loss /= normalizer(self.normalization, counted, outer)
         if not self.probabilities:
             return loss

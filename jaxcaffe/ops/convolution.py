@@ -60,11 +60,11 @@ def convolution(
         bottom.shape, weight.shape, stride=stride, pad=pads, dilation=dilation
     )
     if group == 1 and any(forms):
-        flat = ((stride[0], stride[1]), (pads[0], pads[1]), forms)
+        on_cpu = ((stride[0], stride[1]), (pads[0], pads[1]), forms)
         return lax.platform_dependent(
             bottom,
             weight,
-            cpu=lambda b, w: convolution_cpu(b, w, *flat),
+            cpu=lambda b, w: convolution_cpu(b, w, *on_cpu),
             default=lambda b, w: _convolution(b, w, settings),
         )
     return _convolution(bottom, weight, settings)

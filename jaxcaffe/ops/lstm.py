@@ -40,33 +40,10 @@ def lstm(
       h (T, N, H) and the last c (N, H), float32; no gradient comes from the latter.
     """
     if is_plain():
-        return lstm_plain(x_gates, weight, cont, h_0, c_0)
+        given = lax.stop_gradient((cont, h_0, c_0))
+        h, c, _ = _run(x_gates, weight, *given)
+        return h, lax.stop_gradient(c[-1])
     return _lstm(x_gates, weight, cont, h_0, c_0)
-
-
-def lstm_plain(
-    x_gates: jax.Array,
-    weight: jax.Array,
-    cont: jax.Array,
-    h_0: jax.Array,
-    c_0: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Does as `lstm`, with the gradient that autodiff derives."""
-    start = lax.stop_gradient((h_0, c_0))
-    h, c, _ = _run(x_gates, weight, lax.stop_gradient(cont), *start)
-    return h, lax.stop_gradient(c[-1])
-
-
-@jax.custom_vjp
-def _lstm(
-    x_gates: jax.Array,
-    weight: jax.Array,
-    cont: jax.Array,
-    h_0: jax.Array,
-    c_0: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    h, c, _ = _run(x_gates, weight, cont, h_0, c_0)
-    return h, c[-1]
 
 
 def lstm_unit(
@@ -166,4 +143,5 @@ def _backward(
     return gates_diff, weight_diff, None, None, None
 
 
+_lstm = jax.custom_vjp(lambda *arrays: _forward(*arrays)[0])
 _lstm.defvjp(_forward, _backward)

@@ -62,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(
             describe("compute_image_mean", f"--threads is {flags.threads}", "1 or more")
         )
-    with database.open_database(flags.DB, flags.backend):
-        pass  # Else OUT, which is there, would be all that is said of a missing DB.
     if flags.OUT is not None:
+        if os.path.lexists(flags.OUT):
+            with database.open_database(flags.DB, flags.backend):
+                pass  # What is wrong with DB is told before that OUT is there.
         # Before the work, which may take an hour.
         cli.refuse_existing(flags.OUT, flags.overwrite)
         folder = os.path.dirname(flags.OUT) or "."

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxcaffe.ops.channels_last import Windows, convolve
 from jaxcaffe.ops.convolution_cpu import convolution_cpu, find_forms
 from jaxcaffe.ops.plain import is_plain
 
@@ -220,7 +221,7 @@ def _choose(weight: jax.Array, settings: _Settings) -> tuple[_Form, _Pull]:
     if settings.group == 1:
         if taps == 1 and not any(map(any, settings.pad)):
             return _pointwise, _pull(_pointwise)
-        return _plain, _pull(_plain)
+        return _channels_last, _pull(_channels_last)
     if weight.shape[1] == 1 and taps <= _MOST_TAPS:
         return _depthwise, _depthwise_diffs
     return _by_group, _pull(_by_group)
@@ -246,8 +247,18 @@ def _by_group(bottom: jax.Array, weight: jax.Array, settings: _Settings) -> jax.
     bottoms = jnp.split(bottom, settings.group, axis=1)
     weights = jnp.split(weight, settings.group, axis=0)
     single = settings._replace(group=1)
-    tops = [_plain(b, w, single) for b, w in zip(bottoms, weights, strict=True)]
+    tops = [_channels_last(b, w, single) for b, w in zip(bottoms, weights, strict=True)]
     return jnp.concatenate(tops, axis=1)
+
+
+def _channels_last(
+    bottom: jax.Array, weight: jax.Array, settings: _Settings
+) -> jax.Array:
+    """Convolves one group in the order of axes that XLA's CPU wants."""
+    filters = weight.transpose(*range(2, weight.ndim), 1, 0)
+    windows = Windows(settings.stride, settings.pad, settings.dilation)
+    top = convolve(jnp.moveaxis(bottom, 1, -1), filters, windows)
+    return jnp.moveaxis(top, -1, 1)
 
 
 # From this many pixels on, a product for each image beats one that needs its channels

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcaffe.ops.channels_last import Windows, convolve
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Stride = tuple[int, int]
 
@@ -138,7 +140,9 @@ convolution_cpu.defvjp(_forward, _backward)
 def _plain(
     bottom: jax.Array, weight: jax.Array, stride: Stride, pad: Pads
 ) -> jax.Array:
-    return lax.conv_general_dilated(bottom, weight, stride, pad)
+    filters = weight.transpose(2, 3, 1, 0)
+    top = convolve(bottom.transpose(0, 2, 3, 1), filters, Windows(stride, pad, (1, 1)))
+    return top.transpose(0, 3, 1, 2)
 
 
 def _top_by_strides(
@@ -160,12 +164,10 @@ def _top_by_strides(
     pixels = pixels.reshape(N, C, -1, blocks, step).transpose(0, 2, 3, 4, 1)
     filters = lax.pad(weight, zero, [none, none, none, (0, wide * step - kernel_w, 0)])
     filters = filters.reshape(K, C, kernel_h, wide, step).transpose(2, 3, 4, 1, 0)
-    top = lax.conv_general_dilated(
+    top = convolve(
         pixels.reshape(*pixels.shape[:3], step * C),
         filters.reshape(kernel_h, wide, step * C, K),
-        (stride[0], 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        Windows((stride[0], 1), ((0, 0), (0, 0)), (1, 1)),
     )
     return top.transpose(0, 3, 1, 2)
 
@@ -194,13 +196,11 @@ def _top_by_columns(bottom: jax.Array, weight: jax.Array, pad: Pads) -> jax.Arra
         lax.pad(filters, zero, [(0, 0, 0), (t, block - 1 - t, 0), (0, 0, 0), (0, 0, 0)])
         for t in range(block)
     ]
-    top = lax.conv_general_dilated(
+    top = convolve(
         # Split, then merged: JAX follows a divided batch through either, not both.
         padded.reshape(N, H, blocks, block, C).reshape(N, H, blocks, block * C),
         jnp.stack(shifted, axis=3).reshape(kernel_h, 2, block * C, block * K),
-        (1, 1),
-        (pad[0], (0, 0)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        Windows((1, 1), (pad[0], (0, 0)), (1, 1)),
     )
     rows = top.shape[1]
     top = top.reshape(N, rows, blocks - 1, block, K)

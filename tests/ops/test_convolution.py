@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +47,7 @@ CASES = {
     "one channel": ((2, 1, 12, 13), (6, 1, 5, 5), {}),
     "one channel, wide": ((2, 1, 4, 19), (3, 1, 1, 7), {"pad": ((0, 0), (3, 1))}),
     "large stride": ((2, 3, 19, 22), (6, 3, 7, 7), {"stride": (4, 4)}),
+    "large stride, many windows": ((2, 3, 47, 50), (6, 3, 7, 7), {"stride": (4, 4)}),
     "large stride, oblong, uneven pads, pixels past the last window": (
         (2, 2, 15, 23),
         (5, 2, 3, 9),
@@ -56,6 +59,17 @@ CASES = {
     "small top, one column": ((2, 5, 9, 4), (4, 5, 7, 1), {}),
     "top of one pixel": ((2, 5, 4, 3), (4, 5, 4, 3), {}),
     "one element, one axis": ((2, 4, 7), (6, 4, 1), {"stride": (2,)}),
+    "strided, dilated, padded": (
+        (2, 5, 13, 12),
+        (4, 5, 3, 2),
+        {"stride": (2, 3), "pad": ((1, 2), (0, 1)), "dilation": (2, 1)},
+    ),
+    "dilated, one axis, pixels past the last window": (
+        (2, 5, 16),
+        (4, 5, 3),
+        {"stride": (3,), "dilation": (2,)},
+    ),
+    "padded beyond the filter": ((2, 5, 4, 5), (6, 5, 2, 3), {"pad": ((3, 2), (4, 3))}),
     "no spatial axis, one group": ((2, 4), (6, 4), {}),
     "no spatial axis": ((2, 4), (6, 2), {"group": 2}),
     "no spatial axis, depthwise": ((2, 4), (8, 1), {"group": 4}),
@@ -180,6 +194,35 @@ def test_convolution_forms_have_second_gradients():
             second(convolution),
             second(convolution_plain),
         )
+
+
+IN_LOOPS = [
+    "two groups",
+    "few channels",
+    "one channel",
+    "large stride, many windows",
+    "small top, padded",
+    "strided, dilated, padded",
+]
+
+
+@pytest.mark.parametrize("case", IN_LOOPS)
+def test_convolution_in_a_loop_keeps_the_order_that_xla_computes_fast(case):
+    bottom, weight, settings = _operands(case)
+
+    def loss(b, w):
+        return (convolution(b, w, **settings) ** 2).sum()
+
+    def loop(b, w):
+        def body(_, carry):
+            gradients = jax.grad(loss, (0, 1))(*carry)
+            return jax.tree.map(lambda x, d: x - 1e-3 * d, carry, gradients)
+
+        return jax.lax.fori_loop(0, 3, body, (b, w))
+
+    text = jax.jit(loop).lower(bottom, weight).compile().as_text()
+    orders = set(re.findall(r" convolution\(.*dim_labels=(\S+?),", text))
+    assert orders == {"b01f_01io->b01f"}
 
 
 def test_convolution_takes_the_ambient_precision():

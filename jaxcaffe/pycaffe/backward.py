@@ -11,8 +11,8 @@ from collections.abc import Callable
 import jax
 
 from jaxcaffe.pycaffe import forward, memory, programs, shaping
-from jaxcaffe.pycaffe.running import compile_once, is_settled, running
-from jaxcaffe.pycaffe.state import Pass, State
+from jaxcaffe.pycaffe.running import compile_once, is_settled, run
+from jaxcaffe.pycaffe.state import Later, Pass, State
 from jaxcaffe.spec import Blobs, Params
 
 
@@ -40,13 +40,13 @@ def _run_pass(state: State, one: Pass, start: int, stop: int) -> None:
     gets, open_tops = programs.reached(built.net, built.plan, start, stop)
     top_diffs = {t: state.blobs[t].diff_side.to_device() for t in open_tops}
     wanted = _choose_wanted(state, one, start, stop, gets)
-    run = functools.partial(
+    take = functools.partial(
         _run_program, state, one, start, stop, top_diffs, overrides, before
     )
-    gradients, diffs = run(wanted)
+    gradients, diffs = take(wanted)
     for name, value in diffs.items():
         state.blobs[name].diff_side.put(value)
-    _defer_diffs(state, run, gets, gets - wanted)
+    _defer_diffs(state, take, gets, gets - wanted)
     memory.add_diffs(state, built, gradients, start, stop)
 
 
@@ -65,7 +65,7 @@ def run_both(state: State) -> jax.Array:
     built = one.built
     gets, open_tops = programs.reached(built.net, built.plan, 0, stop)
     top_diffs = {t: state.blobs[t].diff_side.to_device() for t in open_tops}
-    made, wanted = forward.choose_wanted(state, one, "both")
+    made, wanted = forward.choose_wanted(state, built, one.stretch, "both")
 
     def make() -> programs.ForwardBackward:
         shapes = {name: blob.shape for name, blob in state.blobs.items()}
@@ -74,13 +74,14 @@ def run_both(state: State) -> jax.Array:
         )
 
     program = compile_once(state, built, ("both", wanted), make)
-    with running(state):
-        values, stats, loss, gradients = program(
-            one.params, one.stats, one.blobs, one.number, top_diffs
-        )
-    forward.put_pass(state, one, made, values, stats)
-    run = functools.partial(_run_program, state, one, 0, stop, top_diffs, {}, None)
-    _defer_diffs(state, run, gets, gets)
+    values, stats, loss, gradients = run(
+        state, program, one.params, one.stats, one.blobs, one.number, top_diffs
+    )
+    later = Later(state.asked["forward"], [n for n in made if n not in wanted])
+    later.compute = forward.once(lambda: forward.compute_blobs(state, one, made))
+    forward.put_pass(state, one, later, values, stats)
+    take = functools.partial(_run_program, state, one, 0, stop, top_diffs, {}, None)
+    _defer_diffs(state, take, gets, gets)
     memory.add_diffs(state, built, gradients, 0, stop)
     return loss
 
@@ -137,15 +138,15 @@ def _choose_wanted(
 
 def _defer_diffs(
     state: State,
-    run: Callable[[frozenset[str]], tuple[Params, Blobs]],
+    take: Callable[[frozenset[str]], tuple[Params, Blobs]],
     gets: frozenset[str],
     names: frozenset[str],
 ) -> None:
     """Has diffs computed when one of them is asked for."""
-    compute = forward.once(lambda: run(gets)[1])
-    for name in names:
-        side = state.blobs[name].diff_side
-        side.put(forward.when_asked(state, "backward", name, compute))
+    later = Later(state.asked["backward"], names)
+    later.compute = forward.once(lambda: take(gets)[1])
+    for name, fetch in later.fetches:
+        state.blobs[name].diff_side.put(fetch)
 
 
 def _run_program(
@@ -170,14 +171,5 @@ def _run_program(
     replayed = frozenset(one.host_tops)
     key = ("backward", stretch, start, wanted, frozenset(overrides), replayed)
     program = compile_once(state, one.built, key, make)
-    with running(state):
-        return program(
-            one.params,
-            one.stats,
-            one.blobs,
-            one.number,
-            one.host_tops,
-            top_diffs,
-            overrides,
-            before,
-        )
+    given = (one.params, one.stats, one.blobs, one.number, one.host_tops)
+    return run(state, program, *given, top_diffs, overrides, before)

@@ -61,9 +61,9 @@ class _Side:
 
     def lend(self) -> np.ndarray:
         """Returns a writable view of the present values, float32 in C order."""
-        self._refresh()
+        view = self._refresh()
         self._lent = True
-        return self._view()
+        return view
 
     def to_device(self) -> jax.Array:
         """Returns the present values for a program."""
@@ -95,6 +95,20 @@ class _Side:
         self._refresh()
         return np.array_equal(self._view(), np.asarray(value), equal_nan=True)
 
+    def is_still(self, value: jax.Array) -> bool:
+        """Returns whether nothing was put or could be written here since `value`."""
+        return self._device is value and not self._lent
+
+    def awaits(self, fetch: Fetch) -> bool:
+        """Returns whether `fetch` was put here and nobody has asked since."""
+        return self._fetch is fetch and not self._lent
+
+    def let_go(self) -> None:
+        """Gives the device's memory back where the host array holds the same values."""
+        if self._host is not None and not self._stale:
+            self._device = None
+            self._lent = True
+
     def put(self, value: jax.Array | Fetch) -> None:
         """Takes a new value, or what will compute it when it is asked for."""
         if callable(value):
@@ -107,13 +121,16 @@ class _Side:
             self._refresh()
             self._lent = True
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> np.ndarray:
+        """Brings the host array up to date, and returns a view of it."""
         if self._host is None:
             self._host = np.zeros(self._room, np.float32)
             self._stale = self._device is not None or self._fetch is not None
+        view = self._view()
         if self._stale:
-            np.copyto(self._view(), np.asarray(self.to_device()).reshape(self._shape))
+            np.copyto(view, np.asarray(self.to_device()).reshape(self._shape))
             self._stale = False
+        return view
 
     def _view(self) -> np.ndarray:
         assert self._host is not None

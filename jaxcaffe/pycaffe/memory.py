@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxcaffe.net import weights
 from jaxcaffe.net.params import is_owner
 from jaxcaffe.pycaffe.blob import Blob, BlobVec, SharedBlob
-from jaxcaffe.pycaffe.state import Built, State
+from jaxcaffe.pycaffe.state import Built, State, Weights
 from jaxcaffe.spec import ParamInfo, Params, Stats
 
 
@@ -31,7 +31,27 @@ def bind_params(state: State) -> None:
 
 
 def read_weights(state: State) -> tuple[Params, Stats]:
-    """Returns params and stats as the core takes them."""
+    """Returns params and stats as the core takes them.
+
+    Nets that only run forward keep theirs: making them anew costs as much as a layer.
+    """
+    kept = state.weights
+    if kept is None or not _is_current(kept, state.built):
+        params, stats = _gather(state)
+        values = tuple((b, b.data_side.to_device()) for b in state.owners.values())
+        kept = Weights(state.built, values, params, stats)
+        # Hidden states are no blobs.
+        state.weights = None if state.hidden else kept
+    return kept.params, kept.stats
+
+
+def _is_current(kept: Weights, built: Built) -> bool:
+    return kept.built is built and all(
+        blob.data_side.is_still(value) for blob, value in kept.values
+    )
+
+
+def _gather(state: State) -> tuple[Params, Stats]:
     params = _tree(state, lambda blob: blob.data_side.to_device())
     stats: Stats = {layer: dict(arrays) for layer, arrays in state.hidden.items()}
     for info in filter(is_owner, state.built.net.params):

@@ -26,6 +26,7 @@ class _Settings:
 
     platform: str | None = None  # None: JAX's own choice
     device = 0
+    is_jax_choice: bool | None = None  # whether these two are; None: not looked at yet
     seed: int | None = None
     drawn = 0
     solver_count = 1
@@ -39,6 +40,7 @@ _settings = _Settings()
 def set_mode_cpu() -> None:
     """Runs nets on the CPU from now on."""
     _settings.platform = "cpu"
+    _settings.is_jax_choice = None
 
 
 def set_mode_gpu() -> None:
@@ -53,6 +55,7 @@ def set_mode_gpu() -> None:
             "jax installed with CUDA or TPU support"
         )
     _settings.platform = jax.default_backend()
+    _settings.is_jax_choice = None
 
 
 def set_device(device_id: int) -> None:
@@ -67,15 +70,30 @@ def set_device(device_id: int) -> None:
             f"set_device: there is no device {device_id}. Accepted: 0 to {count - 1}"
         )
     _settings.device = device_id
+    _settings.is_jax_choice = None
+
+
+PRECISION = "highest"
+"""Of products: full float32."""
 
 
 @contextlib.contextmanager
 def on_device() -> Iterator[None]:
     """Runs what is inside on the chosen device, products in full float32."""
-    devices = jax.devices(_settings.platform)
-    device = devices[_settings.device if _settings.device < len(devices) else 0]
-    with jax.default_device(device), jax.default_matmul_precision("highest"):
+    with jax.default_device(_device()), jax.default_matmul_precision(PRECISION):
         yield
+
+
+def chosen_device() -> jax.Device | None:
+    """Returns the chosen device, or None where JAX would take it by itself."""
+    if _settings.is_jax_choice is None:
+        _settings.is_jax_choice = _device() == jax.devices()[0]
+    return None if _settings.is_jax_choice else _device()
+
+
+def _device() -> jax.Device:
+    devices = jax.devices(_settings.platform)
+    return devices[_settings.device if _settings.device < len(devices) else 0]
 
 
 def set_random_seed(seed: int) -> None:

@@ -101,9 +101,10 @@ class Net(Described):
         """
         first = self._layer_index(start) if start is not None else 0
         last = self._layer_index(end) if end is not None else len(self.layers) - 1
-        names = self.top_names[end] if end is not None else self.outputs
-        batches.write_data(self.blobs, kwargs, self.inputs)
+        if kwargs:
+            batches.write_data(self.blobs, kwargs, self.inputs)
         self.run_forward(first, last)
+        names = self.top_names[end] if end is not None else self.outputs
         return {name: self.blobs[name].data for name in {*names, *(blobs or ())}}
 
     def backward(
@@ -133,7 +134,8 @@ class Net(Described):
         first = self._layer_index(start) if start is not None else len(self.layers) - 1
         last = self._layer_index(end) if end is not None else 0
         names = self.bottom_names[end] if end is not None else self.inputs
-        batches.write_diffs(self.blobs, kwargs, self.outputs)
+        if kwargs:
+            batches.write_diffs(self.blobs, kwargs, self.outputs)
         self._backward(first, last)
         return {name: self.blobs[name].diff for name in {*names, *(diffs or ())}}
 

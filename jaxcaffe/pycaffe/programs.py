@@ -28,10 +28,10 @@ HostTops = dict[int, tuple[jax.Array, ...]]
 """Number of a Python layer -> the tops that its forward gave."""
 
 Forward = Callable[
-    [Params, Stats, Blobs, jax.Array], tuple[Blobs, Stats, jax.Array, HostTops]
+    [Params, Stats, Blobs, jax.Array], tuple[Blobs, Stats, jax.Array | None, HostTops]
 ]
-"""(params, stats, outside blobs, key) -> (blobs, new stats, () float32 loss, tops of
-Python layers)."""
+"""(params, stats, outside blobs, key) -> (blobs, new stats, () float32 loss if there is
+one, tops of Python layers)."""
 
 Before = tuple[Params, Stats, Blobs]
 """Params, stats and outside blobs of a forward pass, where they have changed since."""
@@ -99,11 +99,11 @@ def make_forward(net: Net, stretch: Stretch, wanted: Collection[str]) -> Forward
 
     def forward(
         params: Params, stats: Stats, blobs: Blobs, key: jax.Array
-    ) -> tuple[Blobs, Stats, jax.Array, HostTops]:
+    ) -> tuple[Blobs, Stats, jax.Array | None, HostTops]:
         blobs = dict(blobs)
         host_tops: HostTops = {}
         stats = {layer: dict(arrays) for layer, arrays in stats.items()}
-        loss = jnp.zeros((), jnp.float32)
+        loss: jax.Array | None = None
         for index in range(stretch.start, stretch.stop):
             node = net.graph.nodes[index]
             tops = _run_layer(net, index, params, stats, blobs, key, stretch.given)
@@ -112,7 +112,8 @@ def make_forward(net: Net, stretch: Stretch, wanted: Collection[str]) -> Forward
                 host_tops[index] = tuple(blobs[top] for top in node.tops)
             for top, weight in zip(node.tops, node.loss_weights, strict=True):
                 if weight:
-                    loss += weight * jnp.sum(blobs[top])
+                    share = weight * jnp.sum(blobs[top])
+                    loss = share if loss is None else loss + share
         return {name: blobs[name] for name in wanted}, stats, loss, host_tops
 
     return forward

@@ -5,8 +5,7 @@ Follows no file of Caffe's, which compiles nothing.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,7 +35,8 @@ def compile_once(
         ) -> Any:
             # Inside the program: each operation outside costs as much as a layer.
             pass_key = jax.random.fold_in(net_key, number)
-            return run(params, stats, blobs, pass_key, *rest)
+            with jax.default_matmul_precision(modes.PRECISION):
+                return run(params, stats, blobs, pass_key, *rest)
 
         built.programs[key] = run_numbered if state.is_exact else jax.jit(run_numbered)
     return built.programs[key]
@@ -50,21 +50,27 @@ def is_settled(built: Built, *head: Any) -> bool:
     return sum(key[: len(head)] == head for key in built.programs) >= _MOST_PROGRAMS
 
 
-@contextlib.contextmanager
-def running(state: State) -> Iterator[None]:
-    """Runs programs; what the user's own layers raise comes out as it was."""
-    with modes.on_device():
-        if not state.has_host:
-            yield
-            return
-        try:
-            with errors.from_callbacks():
-                yield
-                jax.effects_barrier()
-        except errors.CaffeError as error:
-            for slot in (node.slot for node in state.graph.nodes):
-                failure = getattr(slot and slot.value, "failure", None)
-                if slot is not None and failure is not None:
-                    slot.value.failure = None
-                    raise failure from error
-            raise
+def run(state: State, program: Callable[..., Any], *given: Any) -> Any:
+    """Runs a program; what the user's own layers raise comes out as it was."""
+    device = modes.chosen_device()
+    if device is not None:
+        with jax.default_device(device):
+            return _run(state, program, *given)
+    return _run(state, program, *given)
+
+
+def _run(state: State, program: Callable[..., Any], *given: Any) -> Any:
+    if not state.has_host:
+        return program(*given)
+    try:
+        with errors.from_callbacks():
+            found = program(*given)
+            jax.effects_barrier()
+            return found
+    except errors.CaffeError as error:
+        for slot in (node.slot for node in state.graph.nodes):
+            failure = getattr(slot and slot.value, "failure", None)
+            if slot is not None and failure is not None:
+                slot.value.failure = None
+                raise failure from error
+        raise

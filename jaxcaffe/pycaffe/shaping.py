@@ -31,7 +31,7 @@ def build(
     given = tuple(structs[top].shape if top in structs else () for top in fed)
     if given not in cache:
         net = translate.build_net(graph, structs)
-        built = Built(net, plan_backward(net), {}, {})
+        built = Built(net, plan_backward(net), {}, {}, {})
         # Of the first net the Input layers' shapes come from the file.
         shapes = tuple(net.structs[top].shape for top in fed)
         cache[given] = cache[shapes] = built
@@ -45,7 +45,10 @@ def reshape(state: State) -> None:
       PrototxtError: the net cannot have such inputs, or not with its weights.
     """
     structs = state.built.net.structs
-    if all(state.blobs[top].shape == structs[top].shape for top in state.fed):
+    for top in state.fed:
+        if state.blobs[top].shape != structs[top].shape:
+            break
+    else:
         return
     shapes = {
         top: jax.ShapeDtypeStruct(state.blobs[top].shape, jnp.float32)

@@ -6,8 +6,9 @@ Follows the members of caffe/include/caffe/net.hpp.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,53 @@ class Built(NamedTuple):
     plan: BackwardPlan
     programs: dict[Any, Any]  # compiled
     names: dict[Stretch, Names]  # found once: a pass of a small net lasts no longer
+    routes: dict[tuple[int, int], Route]  # start and stop of a forward pass -> its
+
+
+class Later:
+    """Blobs, or diffs, that a pass leaves to be computed when one of them is asked for.
+
+    Whoever reads one inside the net is likely to do so again: the next pass computes it
+    at once.
+
+    Args:
+      asked: takes the names of those that are read.
+      names: of all.
+
+    Attributes:
+      fetches: name -> what gives it. The same for all passes, so that a blob which
+        nobody reads need not be told of each.
+      compute: gives all of the latest pass.
+    """
+
+    def __init__(self, asked: set[str], names: Iterable[str]) -> None:
+        self.fetches = tuple((n, functools.partial(self._give, n)) for n in names)
+        self.compute: Callable[[], Blobs] = dict
+        self._asked = asked
+
+    def _give(self, name: str) -> jax.Array:
+        self._asked.add(name)
+        return self.compute()[name]
+
+
+class Route(NamedTuple):
+    """How a forward pass through some layers is run, until other blobs are read."""
+
+    stretch: Stretch
+    names: Names
+    wanted: tuple[str, ...]  # blobs that are computed at once
+    program: Callable[..., Any]
+    later: Later
+    age: tuple[int, int]  # numbers of blobs read and of programs when it was made
+
+
+class Weights(NamedTuple):
+    """Weights as the core takes them, for as long as no blob gets other values."""
+
+    built: Built
+    values: tuple[tuple[Blob, jax.Array], ...]  # of all blobs
+    params: Params
+    stats: Stats
 
 
 class Pass(NamedTuple):
@@ -69,6 +117,7 @@ class State:
     asked: dict[str, set[str]] = dataclasses.field(
         default_factory=lambda: {"forward": set(), "backward": set()}
     )
+    weights: Weights | None = None
     last: dict[int, Pass] = dataclasses.field(default_factory=dict)  # layer -> its pass
     passes: int = 0
     callbacks: dict[str, list[Callback]] = dataclasses.field(

@@ -1,6 +1,7 @@
 """What Caffe logs while it makes a net: its text, its layers, their shapes.
 
-Follows the messages of caffe/src/caffe/net.cpp, Init, and of the data layers.
+Follows the messages of caffe/src/caffe/net.cpp, Init; data.messages has those of the
+data layers.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 
-from jaxcaffe.data.lmdb import LmdbSource
+from jaxcaffe.data.messages import open_lines, setup_lines
 from jaxcaffe.data.pipeline import Feed
 from jaxcaffe.log import CONSTRUCTION
 from jaxcaffe.net import filter as net_filter
@@ -63,8 +64,7 @@ def construction_lines(net: Net, feeds: Sequence[Feed] = ()) -> Iterator[str]:
     later layer needs.
 
     Source: caffe/src/caffe/net.cpp, Init, AppendTop, AppendBottom and AppendParam.
-    Differs: no line for the Softmax that Caffe makes within SoftmaxWithLoss, nor for
-    what a data layer finds in its files beyond their number.
+    Differs: no line for the Softmax that Caffe makes within SoftmaxWithLoss.
     """
     opened = {feed.name: feed for feed in feeds}
     infos = layer_infos(net)
@@ -74,13 +74,14 @@ def construction_lines(net: Net, feeds: Sequence[Feed] = ()) -> Iterator[str]:
         name = node.layer.name
         feed = opened.get(name)
         yield f"Creating layer {name}"
-        yield from _open_lines(feed) if feed else ()
+        yield from open_lines(feed) if feed else ()
         yield f"Creating Layer {name}"
         yield from (f"{name} <- {bottom}" for bottom in node.bottoms)
         for i, top in enumerate(node.tops):
             in_place = i < len(node.bottoms) and node.bottoms[i] == top
             yield f"{name} -> {top}" + (" (in-place)" if in_place else "")
-        yield from _data_lines(feed) if feed else ()
+        if feed:
+            yield from setup_lines(feed, net.structs[node.tops[0]].shape)
         yield f"Setting up {name}"
         for top, weight in zip(node.tops, node.loss_weights, strict=True):
             shape = net.structs[top].shape
@@ -97,26 +98,6 @@ def construction_lines(net: Net, feeds: Sequence[Feed] = ()) -> Iterator[str]:
         yield f"{node.layer.name} {verb} backward computation."
     yield from (f"This network produces output {name}" for name in net.graph.outputs)
     yield "Network initialization done."
-
-
-def _open_lines(feed: Feed) -> Iterator[str]:
-    if feed.layer.type == "Data" and hasattr(feed.records.source, "path"):
-        kind = "lmdb" if isinstance(feed.records.source, LmdbSource) else "leveldb"
-        yield f"Opened {kind} {feed.records.source.path}"
-
-
-def _data_lines(feed: Feed) -> Iterator[str]:
-    layer = feed.layer
-    if layer.type == "HDF5Data":
-        yield f"Loading list of HDF5 filenames from: {layer.hdf5_data_param.source}"
-        yield f"Number of HDF5 files: {len(feed.records.source.groups or ())}"
-    if layer.type == "ImageData":
-        yield f"Opening file {layer.image_data_param.source}"
-        if feed.records.shuffle:
-            yield "Shuffling data"
-        yield f"A total of {feed.num_records} images."
-    if layer.transform_param.mean_file:
-        yield f"Loading mean file from: {layer.transform_param.mean_file}"
 
 
 def _sharing_lines(

@@ -14,7 +14,7 @@ import ml_collections
 
 from jaxcaffe import construction, errors, sharding, step
 from jaxcaffe.augment import make_augment
-from jaxcaffe.data import pipeline
+from jaxcaffe.data import messages, pipeline
 from jaxcaffe.labels import label_limits
 from jaxcaffe.log import logger
 from jaxcaffe.net import graph, translate
@@ -130,10 +130,22 @@ def open_device_feed(
     """
     where = fed.sharding if group == 1 else sharding.split_batch(mesh, leading=1)
     return DeviceFeed(
-        pipeline.FeedReader(fed.feeds, fed.options, positions),
+        pipeline.FeedReader(fed.feeds, fed.options, positions, log_reading),
         lambda batch: sharding.put_batch(batch, where),
         group,
     )
+
+
+def log_reading(feed: pipeline.Feed, begin: int, end: int) -> None:
+    """Logs that a data layer starts anew, if it does so between two positions.
+
+    Args:
+      feed: the layer.
+      begin: records read before.
+      end: records read after.
+    """
+    for line in messages.restart_lines(feed, begin, end):
+        logger.info("%s", line)
 
 
 def scale_batches(built: Graph, devices: int) -> Graph:

@@ -439,6 +439,17 @@ def test_log_has_caffes_lines(workspace, capfd):
     assert kept == text
 
 
+def test_log_has_a_line_wherever_the_records_start_anew(workspace):
+    break_file("solver.prototxt", "test_interval: 10", "test_interval: 100")
+    train(load_config("solver.prototxt", ["max_iter=30"]))
+    text = pathlib.Path("small_run/train.log").read_text()
+    # Once the test that comes first is over.
+    text = text[text.index("] Iteration 1, lr = ") :]
+    count = text.count("] Restarting data prefetching from start.\n")
+    # 30 batches of 8 are 4.8 times the 50 records; a few more are read ahead.
+    assert count in (4, 5)
+
+
 def test_average_loss_window_survives_a_snapshot(workspace):
     overrides = ["workdir=w", "max_iter=7"]
     train(load_config("solver.prototxt", overrides))

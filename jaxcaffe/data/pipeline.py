@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -196,6 +196,7 @@ class FeedReader:
       feeds: open feeds with names of their own.
       options: threads, prefetch and processes are used here.
       positions: feed name -> records consumed already; 0 for those it lacks.
+      on_read: called with a feed and the records consumed before and after each batch.
 
     Raises:
       ConfigError: two feeds have one name.
@@ -210,6 +211,7 @@ class FeedReader:
         feeds: Sequence[Feed],
         options: FeedOptions,
         positions: Mapping[str, int] | None = None,
+        on_read: Callable[[Feed, int, int], object] | None = None,
     ) -> None:
         names = [feed.name for feed in feeds]
         for feed in feeds:
@@ -226,6 +228,7 @@ class FeedReader:
                 )
         self._feeds = tuple(feeds)
         self._options = options
+        self._on_read = on_read
         self._positions = {name: int((positions or {}).get(name, 0)) for name in names}
         self._iterators: dict[str, Any] = {}
 
@@ -246,7 +249,10 @@ class FeedReader:
             self.close()
             raise
         for feed in self._feeds:
-            self._positions[feed.name] += feed.batch_size
+            begin = self._positions[feed.name]
+            self._positions[feed.name] = end = begin + feed.batch_size
+            if self._on_read:
+                self._on_read(feed, begin, end)
         tops = {top: array for batch in batches for top, array in batch.items()}
         for array in tops.values():
             _drop_name(array)

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxcaffe.data.image import decode_file, resize_image
 from jaxcaffe.data.records import draw
-from jaxcaffe.errors import DataError, describe, plural
+from jaxcaffe.data.window_file import Window, read_windows
+from jaxcaffe.errors import DataError, describe
 from jaxcaffe.proto.files import read_content
 
 WARP, SQUARE = "warp", "square"
@@ -20,23 +21,6 @@ WARP, SQUARE = "warp", "square"
 
 _WINDOW = 3
 """What these random numbers are for; records.py has the other purposes."""
-
-_FORMAT = (
-    "for each image `# INDEX`, its path, channels, height, width, the number of "
-    "windows, and for each window `CLASS OVERLAP X1 Y1 X2 Y2`"
-)
-
-
-class Window(NamedTuple):
-    """One window; corners are pixels, counted from 0, and belong to it."""
-
-    image: int
-    label: int
-    x1: int
-    y1: int
-    x2: int
-    y2: int
-    line: int  # of the window file
 
 
 class Place(NamedTuple):
@@ -72,6 +56,9 @@ class WindowSource:
       cache_images: keep the image files' bytes in memory.
       root_folder: put before every path, as it is.
 
+    Attributes:
+      file: what the window file says.
+
     Raises:
       DataError: the file cannot be read, has no objects or no background, or a line is
         wrong.
@@ -104,12 +91,12 @@ class WindowSource:
         self._context_pad = context_pad
         self._is_square = crop_mode == SQUARE
         self._cache: dict[int, bytes] | None = {} if cache_images else None
-        images, background, objects = _read_windows(
+        self.file = read_windows(
             path, np.float32(fg_threshold), np.float32(bg_threshold)
         )
-        self._images = [root_folder + image for image in images]
-        self._windows = background + objects
-        self._background = len(background)
+        self._root_folder = root_folder
+        self._windows = self.file.background + self.file.objects
+        self._background = len(self.file.background)
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -159,14 +146,14 @@ class WindowSource:
         return f"{self.path}:{self._windows[index // 2].line}"
 
     def __repr__(self) -> str:
-        objects = len(self) - self._background
+        images, background, objects = (len(part) for part in self.file)
         return (
-            f"window file {self.path} ({len(self._images)} images, {objects} object "
-            f"and {self._background} background windows)"
+            f"window file {self.path} ({images} images, {objects} object and "
+            f"{background} background windows)"
         )
 
     def _read_image(self, image: int, where: str) -> np.ndarray:
-        path = self._images[image]
+        path = self._root_folder + self.file.images[image].path
         content = None if self._cache is None else self._cache.get(image)
         try:
             if content is None:
@@ -267,110 +254,3 @@ def _expand(
 def _round(value: np.float32) -> int:
     """Rounds halves away from zero, as C's round."""
     return int(math.copysign(math.floor(abs(float(value)) + 0.5), value))
-
-
-class _Words:
-    """The words of a window file, and the line of each."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                lines = file.read().splitlines()
-        except OSError as error:
-            raise DataError(
-                describe(
-                    path,
-                    f"the window file cannot be read ({error.strerror})",
-                    f"a text file with {_FORMAT}",
-                )
-            ) from error
-        self._path = path
-        self._words = [(w, n) for n, line in enumerate(lines, 1) for w in line.split()]
-        self._next = 0
-        self.line = 1
-
-    def __bool__(self) -> bool:
-        return self._next < len(self._words)
-
-    def word(self, what: str) -> str:
-        """Returns the next word."""
-        if not self:
-            raise self.error(f"the file ends where {what} should stand", _FORMAT)
-        word, self.line = self._words[self._next]
-        self._next += 1
-        return word
-
-    def number(self, what: str, least: int | None = None) -> int:
-        """Returns the next word as a whole number."""
-        word = self.word(what)
-        try:
-            value = int(word)
-        except ValueError:
-            raise self.error(f'{what} is "{word}"', "a whole number") from None
-        if least is not None and value < least:
-            raise self.error(f"{what} is {value}", f"at least {least}")
-        return value
-
-    def real(self, what: str) -> np.float32:
-        """Returns the next word as a number."""
-        word = self.word(what)
-        try:
-            return np.float32(word)
-        except ValueError:
-            raise self.error(f'{what} is "{word}"', "a number") from None
-
-    def error(self, problem: str, accepted: str) -> DataError:
-        """Returns an error that names the line of the last word."""
-        return DataError(describe(f"{self._path}:{self.line}", problem, accepted))
-
-
-def _read_windows(
-    path: str, fg_threshold: np.float32, bg_threshold: np.float32
-) -> tuple[list[str], list[Window], list[Window]]:
-    """Returns the images' paths, the background windows and the object windows."""
-    words = _Words(path)
-    images: list[str] = []
-    background: list[Window] = []
-    objects: list[Window] = []
-    while words:
-        hashtag = words.word('"#"')
-        if hashtag != "#":
-            raise words.error(f'an image begins with "{hashtag}"', f'"#": {_FORMAT}')
-        index = words.number("the image's index")
-        if index != len(images):
-            raise words.error(f"the image's index is {index}", f"{len(images)}")
-        images.append(words.word("the image's path"))
-        channels = words.number("the number of channels")
-        if channels != 3:
-            raise words.error(
-                f"the image has {plural(channels, 'channel')}", "3, as it is read"
-            )
-        for what in ("height", "width"):
-            words.number(f"the image's {what}", 1)
-        for _ in range(words.number("the number of windows", 0)):
-            label = words.number("a window's class", 0)
-            overlap = words.real("a window's overlap")
-            x1, y1, x2, y2 = (
-                words.number(f"a window's {corner}")
-                for corner in ("x1", "y1", "x2", "y2")
-            )
-            window = Window(index, label, x1, y1, x2, y2, words.line)
-            if overlap >= fg_threshold:
-                if not label:
-                    raise words.error(
-                        f"a window of overlap {overlap:g} has class 0, background",
-                        f"a class of at least 1, or less than fg_threshold "
-                        f"{fg_threshold:g}",
-                    )
-                objects.append(window)
-            elif overlap < bg_threshold:
-                background.append(window._replace(label=0))
-    for kind, found, limit in (
-        ("object", objects, f"overlap >= fg_threshold {fg_threshold:g}"),
-        ("background", background, f"overlap < bg_threshold {bg_threshold:g}"),
-    ):
-        if not found:
-            raise DataError(
-                describe(path, f"there is no {kind} window", f"windows with {limit}")
-            )
-    return images, background, objects

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxcaffe import construction, cpu, log
+from jaxcaffe import construction, cpu, fed_net, log
 from jaxcaffe import run as runs
 from jaxcaffe.augment import make_augment
 from jaxcaffe.caffe_files.weights import copy_weights
@@ -178,7 +178,7 @@ def open_extractor(
         out = net.apply(params, stats, augment(batch, augment_key), net_key)
         return {blob: out.blobs[blob] for blob in blobs}, out.stats
 
-    reader = pipeline.FeedReader(feeds, options)
+    reader = pipeline.FeedReader(feeds, options, on_read=fed_net.log_reading)
     return Extractor(net, reader, params, stats, forward)
 
 

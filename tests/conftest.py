@@ -15,6 +15,9 @@ import pytest
 from jaxcaffe import cpu, log
 from jaxcaffe.proto import binary, caffe_pb2
 
+# What its functions assert is shown as that of the tests.
+pytest.register_assert_rewrite("whole_runs")
+
 # A shell that starts the suite in the background has it ignore SIGINT, which the
 # processes that tests start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

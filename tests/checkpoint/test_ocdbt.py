@@ -6,14 +6,10 @@ import shutil
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxcaffe import checkpoint, config, log, run, sharding
+from jaxcaffe import checkpoint, log, run, sharding
 from jaxcaffe.checkpoint.note import NOTE, STATE, note_handler
 from jaxcaffe.train import train
-
-
-def load_config(workdir, *overrides):
-    overrides = [f"workdir={workdir}", "snapshot.caffe=False", *overrides]
-    return config.load_config("solver.prototxt", overrides)
+from whole_runs import assert_equal_states, load_config
 
 
 def write_ocdbt(path, state, note):
@@ -30,10 +26,11 @@ def write_ocdbt(path, state, note):
 
 
 def test_run_resumed_from_an_ocdbt_snapshot_equals_the_run_never_stopped(workspace):
-    whole = train(load_config("whole", "max_iter=20"))
-    opened = run.open_run(load_config("cut", "max_iter=10"))
-    train(load_config("cut", "max_iter=10"))
-    newest = pathlib.Path("cut/snapshots/10")
+    whole = train(load_config("solver.prototxt", ["workdir=whole"]))
+    half = load_config("solver.prototxt", ["workdir=cut", "max_iter=20"])
+    opened = run.open_run(half)
+    train(half)
+    newest = pathlib.Path("cut/snapshots/20")
     state, note = checkpoint.restore(
         str(newest), run.state_struct(opened), sharding.replicated(opened.mesh)
     )
@@ -42,13 +39,11 @@ def test_run_resumed_from_an_ocdbt_snapshot_equals_the_run_never_stopped(workspa
     assert (newest / STATE / "manifest.ocdbt").exists()
     assert not list((newest / STATE).rglob(".zarray"))
 
-    resumed = train(load_config("cut", "max_iter=20"), resume=True)
+    resumed = train(load_config("solver.prototxt", ["workdir=cut"]), resume=True)
     assert log.read_scalars("cut/scalars.jsonl") == log.read_scalars(
         "whole/scalars.jsonl"
     )
-    for layer, blobs in whole.state.params.items():
-        for blob, values in blobs.items():
-            np.testing.assert_array_equal(resumed.state.params[layer][blob], values)
+    assert_equal_states(resumed.state, whole.state)
 
 
 def test_weights_of_an_ocdbt_snapshot_are_those_of_its_state(tmp_path, make_state):

@@ -25,6 +25,8 @@ _FREEING = 0.001  # seconds
 
 _YNN = "--xla_cpu_experimental_ynn_fusion_type"
 _EIGEN_CONVOLUTIONS = f"{_YNN}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+_OFF = "--xla_disable_hlo_passes"
+_KEEP_BARRIERS = f"{_OFF}=cse_barrier_expander"
 
 
 def tune_cpu() -> None:
@@ -32,25 +34,34 @@ def tune_cpu() -> None:
 
     The results of training may differ in the last digits from those without it.
     """
-    choose_convolutions()
+    choose_flags()
     keep_pages()
 
 
-def choose_convolutions() -> bool:
-    """Lets XLA's CPU client compute convolutions with Eigen, not with YNNPACK.
+def choose_flags() -> bool:
+    """Tells XLA's CPU client how to compile, in XLA_FLAGS.
 
-    YNNPACK, which it prefers from jaxlib 0.10 on, is as fast or faster for matrix
-    products, but takes up to twice as long for the gradients of convolutions and for
-    the large strides of first layers, and its sums are less exact.
+    - Convolutions with Eigen, not with YNNPACK. YNNPACK, which it prefers from jaxlib
+      0.10 on, is as fast or faster for matrix products, but takes up to twice as long
+      for the gradients of convolutions and for the large strides of first layers, and
+      its sums are less exact.
+    - Barriers are heeded up to the end, not just against the merging of equal
+      expressions; see ops.materialize.
 
     Returns:
-      Whether XLA_FLAGS was changed: not where it speaks of YNNPACK already.
+      Whether XLA_FLAGS was changed: not where it speaks of the same already.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if jax.__version_info__ < (0, 10) or _YNN in flags:
+    if jax.__version_info__ < (0, 10):
         return False  # An unknown flag would end the process.
-    os.environ["XLA_FLAGS"] = f"{flags} {_EIGEN_CONVOLUTIONS}".strip()
-    return True
+    more = [
+        flag
+        for name, flag in ((_YNN, _EIGEN_CONVOLUTIONS), (_OFF, _KEEP_BARRIERS))
+        if name not in flags
+    ]
+    if more:
+        os.environ["XLA_FLAGS"] = " ".join([flags, *more]).strip()
+    return bool(more)
 
 
 def keep_pages() -> bool:

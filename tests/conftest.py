@@ -38,7 +38,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # As the commands have it; in this process, before a test asks for a device.
-cpu.choose_convolutions()
+cpu.choose_flags()
 
 NET = """
 name: "small"

@@ -139,19 +139,27 @@ def test_pace_steps_compiles_once_and_changes_no_result():
     assert len(traced) == 1
 
 
-def test_choose_convolutions_adds_to_the_flags(monkeypatch):
+def test_choose_flags_adds_to_the_flags(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     monkeypatch.setattr(cpu.jax, "__version_info__", (0, 10, 2))
-    assert cpu.choose_convolutions()
+    assert cpu.choose_flags()
     assert os.environ["XLA_FLAGS"] == (
         "--xla_cpu_enable_fast_math=false --xla_cpu_experimental_ynn_fusion_type="
-        "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+        "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION "
+        "--xla_disable_hlo_passes=cse_barrier_expander"
     )
-    assert not cpu.choose_convolutions()
+    assert not cpu.choose_flags()
 
 
-def test_choose_convolutions_leaves_older_versions_alone(monkeypatch):
+def test_choose_flags_leaves_what_is_set(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_disable_hlo_passes=dce")
+    monkeypatch.setattr(cpu.jax, "__version_info__", (0, 10, 2))
+    assert cpu.choose_flags()
+    assert os.environ["XLA_FLAGS"].count("--xla_disable_hlo_passes") == 1
+
+
+def test_choose_flags_leaves_older_versions_alone(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setattr(cpu.jax, "__version_info__", (0, 9, 0))
-    assert not cpu.choose_convolutions()
+    assert not cpu.choose_flags()
     assert "XLA_FLAGS" not in os.environ

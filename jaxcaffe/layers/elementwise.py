@@ -18,6 +18,7 @@ from flax import nnx
 from jaxcaffe.errors import LayerError, plural
 from jaxcaffe.layers.checks import check_alike
 from jaxcaffe.layers.registry import register
+from jaxcaffe.ops.materialize import materialize
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.spec import Shape
 
@@ -74,7 +75,7 @@ class Eltwise(nnx.Module):
                 b if coeff == 1 else coeff * b
                 for coeff, b in zip(self.coeff, bottoms, strict=True)
             ]
-            return functools.reduce(operator.add, terms)
+            return materialize(functools.reduce(operator.add, terms))
         first, second, *others = bottoms
         # `where`, not `maximum`, which would halve the gradient between equal values.
         top = jnp.where(first > second, first, second)

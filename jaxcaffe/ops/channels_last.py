@@ -9,6 +9,7 @@ by element, 40 times slower. So the gradients, too, are written in that order he
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -115,20 +116,29 @@ def _filters_diff(
         )
         needed = (out - 1) * stride + dilation * (filters.shape[axis] - 1) + 1
         pads.append((before, needed - size - before))
-    # A sum over images that are divided over devices has to be told where it goes.
-    sharding = jax.typeof(filters).sharding
-    options = {}
-    if not sharding.mesh.empty:
-        *kernel, bottoms, tops = sharding.spec
-        spec = PartitionSpec(bottoms, *kernel, tops)
-        options["out_sharding"] = NamedSharding(sharding.mesh, spec)
+    last = filters.ndim - 1
+    order = (last - 1, *range(last - 1), last)
     diff = _correlate(
         pixels.swapaxes(0, -1),
         _rotate(top_diff),
         Windows(windows.dilation, tuple(pads), windows.stride, windows.spread),
-        **options,
+        **sum_like(filters, order),
     )
     return _rotate(diff)
+
+
+def sum_like(array: jax.Array, axes: Sequence[int]) -> dict[str, Any]:
+    """Returns what a sum over images is told where these are divided over devices.
+
+    Args:
+      array: lies where the sum shall.
+      axes: of the array, in the order that the sum has them.
+    """
+    sharding = jax.typeof(array).sharding
+    if sharding.mesh.empty:
+        return {}
+    spec = PartitionSpec(*[sharding.spec[axis] for axis in axes])
+    return {"out_sharding": NamedSharding(sharding.mesh, spec)}
 
 
 def _along(

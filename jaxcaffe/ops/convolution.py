@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxcaffe.ops.channels_last import Windows, convolve
+from jaxcaffe.ops.channels_last import Windows, convolve, sum_like
 from jaxcaffe.ops.convolution_cpu import convolution_cpu, find_forms
 from jaxcaffe.ops.plain import is_plain
 
@@ -220,7 +220,7 @@ def _choose(weight: jax.Array, settings: _Settings) -> tuple[_Form, _Pull]:
     taps = math.prod(weight.shape[2:])
     if settings.group == 1:
         if taps == 1 and not any(map(any, settings.pad)):
-            return _pointwise, _pull(_pointwise)
+            return _pointwise, _pointwise_diffs
         return _channels_last, _pull(_channels_last)
     if weight.shape[1] == 1 and taps <= _MOST_TAPS:
         return _depthwise, _depthwise_diffs
@@ -268,9 +268,8 @@ _MANY_PIXELS = 512
 
 def _pointwise(bottom: jax.Array, weight: jax.Array, settings: _Settings) -> jax.Array:
     """Convolves with filters of one pixel: mixes the channels of each pixel."""
+    bottom = _skip(bottom, settings)
     N, C = bottom.shape[:2]
-    steps = (1, 1, *settings.stride)
-    bottom = lax.slice(bottom, (0,) * bottom.ndim, bottom.shape, steps)
     out = bottom.shape[2:]
     pixels = bottom.reshape(N, C, math.prod(out))
     matrix = weight.reshape(weight.shape[:2])
@@ -282,6 +281,34 @@ def _pointwise(bottom: jax.Array, weight: jax.Array, settings: _Settings) -> jax
             pixels.transpose(0, 2, 1), matrix, (((2,), (1,)), ((), ()))
         ).transpose(0, 2, 1)
     return top.reshape(N, weight.shape[0], *out)
+
+
+# Up to so many filters, as a share of the pixels that a product for each image reads,
+# their gradient is as fast image by image, and then summed.
+_FEW_FILTERS = 0.08
+
+
+def _pointwise_diffs(
+    bottom: jax.Array, weight: jax.Array, top_diff: jax.Array, settings: _Settings
+) -> _Diffs:
+    """Returns the gradients of `_pointwise` by the bottom and by the filters."""
+    bottom_diff, weight_diff = _pull(_pointwise)(bottom, weight, top_diff, settings)
+    N, K = top_diff.shape[:2]
+    C, size = weight.shape[1], math.prod(top_diff.shape[2:])
+    if size >= _MANY_PIXELS and _FEW_FILTERS * size * (K + C) < K * C:
+        pixels = _skip(bottom, settings).reshape(N, C, size)
+        diffs = top_diff.reshape(N, K, size)
+        weight_diff = lax.dot_general(
+            diffs, pixels, (((0, 2), (0, 2)), ((), ())), **sum_like(weight, (0, 1))
+        )
+        weight_diff = weight_diff.reshape(weight.shape)
+    return bottom_diff, weight_diff
+
+
+def _skip(bottom: jax.Array, settings: _Settings) -> jax.Array:
+    """Leaves out the pixels between windows of one pixel."""
+    steps = (1, 1, *settings.stride)
+    return lax.slice(bottom, (0,) * bottom.ndim, bottom.shape, steps)
 
 
 # Beyond this many filter elements the sum over them no longer pays.

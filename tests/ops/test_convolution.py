@@ -33,6 +33,7 @@ CASES = {
         {"pad": ((1, 0), (0, 2)), "dilation": (2, 3)},
     ),
     "one pixel, large image": ((2, 4, 24, 25), (6, 4, 1, 1), {}),
+    "one pixel, large image, many filters": ((2, 90, 24, 25), (110, 90, 1, 1), {}),
     "one pixel, large image, strided": (
         (2, 3, 49, 50),
         (5, 3, 1, 1),
@@ -253,6 +254,14 @@ def test_convolution_on_a_split_batch_equals_one_device(run_on_devices):
         for channels, kernel in [(1, 5), (6, 4)]:
             bottom = jnp.asarray(draw.randn(16, channels, 12, 12), jnp.float32)
             weight = jnp.asarray(draw.randn(6, channels, kernel, kernel), jnp.float32)
+            loss = lambda b, w: (convolution(b, w, **kwargs) ** 2).mean()
+            check(jax.grad(loss, (0, 1)), (bottom, weight), 1)
+
+        # Where the compiler, not the types, says how arrays are divided.
+        mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("batch",))
+        for shape in [(30, 120, 1, 1), (90, 120, 1, 1), (5, 120, 2, 3)]:
+            bottom = jnp.asarray(draw.randn(16, 120, 23, 23), jnp.float32)
+            weight = jnp.asarray(draw.randn(*shape), jnp.float32)
             loss = lambda b, w: (convolution(b, w, **kwargs) ** 2).mean()
             check(jax.grad(loss, (0, 1)), (bottom, weight), 1)
         """

@@ -9,10 +9,11 @@ import math
 
 import numpy as np
 
+from jaxcaffe.host.blob_shape import BlobShape, check_lengths
 from jaxcaffe.spec import Shape
 
 
-class Blob:
+class Blob(BlobShape):
     """An array and its gradient, both float32 numpy arrays in C order.
 
     The arrays stay the same ones until a reshape changes how many values there are, so
@@ -31,36 +32,6 @@ class Blob:
         self._diff: np.ndarray | None = None
 
     @property
-    def shape(self) -> Shape:
-        """Lengths of the axes."""
-        return self._shape
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return math.prod(self._shape)
-
-    @property
-    def num(self) -> int:
-        """Length of the first axis of a blob of at most four."""
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        """Length of the second axis; 1 where there is none."""
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        """Length of the third axis; 1 where there is none."""
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        """Length of the fourth axis; 1 where there is none."""
-        return self._legacy(3)
-
-    @property
     def data(self) -> np.ndarray:
         """The values: a view of shape `shape`."""
         view = self.own_data().view()
@@ -74,9 +45,7 @@ class Blob:
 
     def reshape(self, *shape: int) -> None:
         """Changes the shape; with as many values as before, they stay."""
-        lengths = tuple(int(length) for length in shape)
-        if any(length < 0 for length in lengths):
-            raise ValueError(f"shape {lengths} has a negative length")
+        lengths = check_lengths(shape)
         if math.prod(lengths) == self.count:
             self._data = None if self._data is None else self._data.reshape(lengths)
             self._diff = None if self._diff is None else self._diff.reshape(lengths)
@@ -99,14 +68,6 @@ class Blob:
         if self._diff is None:
             self._diff = np.zeros(self._shape, np.float32)
         return self._diff
-
-    def _legacy(self, axis: int) -> int:
-        if len(self._shape) > 4:
-            raise ValueError(
-                f"a blob of {len(self._shape)} axes has no num, channels, height and "
-                "width"
-            )
-        return self._shape[axis] if axis < len(self._shape) else 1
 
 
 class BlobVec(list[Blob]):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcaffe.host.blob_shape import BlobShape, check_lengths
 from jaxcaffe.spec import Shape
 
 Fetch = Callable[[], jax.Array]
@@ -141,7 +142,7 @@ class _Side:
         return self._host is not None and sys.getrefcount(self._host) > 2
 
 
-class Blob:
+class Blob(BlobShape):
     """An array and its gradient, both float32.
 
     `data` and `diff` are numpy arrays in C order that may be kept and written to, as in
@@ -158,36 +159,6 @@ class Blob:
         self._shape = tuple(int(length) for length in shape)
         self.data_side = _Side(self._shape)
         self.diff_side = _Side(self._shape)
-
-    @property
-    def shape(self) -> Shape:
-        """Lengths of the axes."""
-        return self._shape
-
-    @property
-    def count(self) -> int:
-        """Number of values."""
-        return math.prod(self._shape)
-
-    @property
-    def num(self) -> int:
-        """Length of the first axis of a blob of at most four."""
-        return self._legacy(0)
-
-    @property
-    def channels(self) -> int:
-        """Length of the second axis; 1 where there is none."""
-        return self._legacy(1)
-
-    @property
-    def height(self) -> int:
-        """Length of the third axis; 1 where there is none."""
-        return self._legacy(2)
-
-    @property
-    def width(self) -> int:
-        """Length of the fourth axis; 1 where there is none."""
-        return self._legacy(3)
 
     @property
     def data(self) -> np.ndarray:
@@ -207,9 +178,7 @@ class Blob:
 
         Source: caffe/src/caffe/blob.cpp, Reshape. Differs: none.
         """
-        lengths = tuple(int(length) for length in shape)
-        if any(length < 0 for length in lengths):
-            raise ValueError(f"shape {lengths} has a negative length")
+        lengths = check_lengths(shape)
         if lengths != self._shape:
             self._shape = lengths
             self.data_side.reshape(lengths)
@@ -221,14 +190,6 @@ class Blob:
             self._shape = shape
             self.data_side.renew(shape)
             self.diff_side.renew(shape)
-
-    def _legacy(self, axis: int) -> int:
-        if len(self._shape) > 4:
-            raise ValueError(
-                f"a blob of {len(self._shape)} axes has no num, channels, height and "
-                "width"
-            )
-        return self._shape[axis] if axis < len(self._shape) else 1
 
 
 class SharedBlob(Blob):

@@ -26,6 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.devices = 0  # all of them
     config.batch = "global"  # batch_size of the prototxt, divided among the devices
     config.max_iter = 0  # the solver's
+    config.steps_per_dispatch = 10  # iterations: each is short
     config.data.source_train = ""  # the LMDB that the prototxt names
     config.data.source_test = ""  # likewise
     config.data.shuffle = True  # anew every epoch, by seed

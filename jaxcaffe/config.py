@@ -41,6 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.device_ids = ""  # or which: "0,2" or "all", as --gpu sets it; no CPU
     config.batch = "global"  # batch_size is "global", or "per_device" as in Caffe
     config.max_iter = 0  # 0: the solver's max_iter
+    config.steps_per_dispatch = 1  # iterations that one program runs, at most
     config.tensorboard = False  # also write curves and filters for TensorBoard
     # Instead of the solver's type: "optax.lion", or a callable; "": none. Of any type,
     # as ConfigDict would otherwise take no callable for it.
@@ -293,6 +294,7 @@ def _check(config: ml_collections.ConfigDict, path: str) -> None:
     least = {
         "devices": 0,
         "max_iter": 0,
+        "steps_per_dispatch": 1,
         "seed": -1,
         "snapshot.keep": 0,
         "data.size": 1,

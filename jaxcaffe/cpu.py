@@ -112,7 +112,7 @@ def pace_steps(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any,
     took is given back before the first.
 
     Args:
-      step: (state, batch) -> (state, report), jitted.
+      step: (state, ...) -> (state, report) of one step or several, jitted.
 
     Returns:
       The same function; on other devices `step` itself.
@@ -123,17 +123,17 @@ def pace_steps(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any,
     begin = 0.0  # of the last step
     is_first = True
 
-    def run(state: Any, batch: Any) -> tuple[Any, Any]:
+    def run(state: Any, *rest: Any) -> tuple[Any, Any]:
         nonlocal last, begin, is_first
         if is_first and isinstance(step, jax.stages.Wrapped):
-            step.lower(state, batch).compile()
+            step.lower(state, *rest).compile()
             return_pages()
         is_first = False
         jax.block_until_ready(last)
         if time.perf_counter() - begin > _LONG_STEP:
             time.sleep(_FREEING)  # whoever waited for it may have done so just now
         begin = time.perf_counter()
-        state, last = step(state, batch)
+        state, last = step(state, *rest)
         return state, last
 
     return run

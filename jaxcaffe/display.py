@@ -34,7 +34,7 @@ class UpdateLines:
     def __init__(self, solver: caffe_pb2.SolverParameter) -> None:
         self._changes = multistep_changes(solver)
         self._limit = solver.clip_gradients
-        self._waiting: list[str | jax.Array] = []
+        self._waiting: list[str | tuple[jax.Array, int]] = []
 
     def note_rate(self, iteration: int) -> None:
         """Says so if the rate of a multistep policy changes at this iteration."""
@@ -42,27 +42,35 @@ class UpdateLines:
         if step is not None:
             self._add(f"MultiStep Status: Iteration {iteration}, step = {step}")
 
-    def note_norm(self, norm: jax.Array | None) -> None:
-        """Says so later if gradients of this norm were clipped; None says nothing."""
-        if norm is not None:
-            self._add(norm)
+    def note_norm(self, norms: jax.Array | None, row: int = 0) -> None:
+        """Says so later if gradients of this norm were clipped; None says nothing.
+
+        Args:
+          norms: () float32, or (K,) of which `row` counts.
+          row: of the update.
+        """
+        if norms is not None:
+            self._add((norms, row))
 
     def flush(self) -> None:
         """Logs what was held back."""
         for entry in jax.device_get(self._waiting):
             if isinstance(entry, str):
                 logger.info("%s", entry)
-            elif entry > self._limit:
+                continue
+            norms, row = entry
+            norm = np.ravel(norms)[row]
+            if norm > self._limit:
                 logger.info(
                     "Gradient clipping: scaling down gradients (L2 norm %g > %g) by "
                     "scale factor %g",
-                    entry,
+                    norm,
                     self._limit,
-                    self._limit / entry,
+                    self._limit / norm,
                 )
         self._waiting.clear()
 
-    def _add(self, entry: str | jax.Array) -> None:
+    def _add(self, entry: str | tuple[jax.Array, int]) -> None:
         self._waiting.append(entry)
         alone = len(self._waiting) == 1 and isinstance(entry, str)
         if alone or len(self._waiting) >= _LONGEST_WAIT:

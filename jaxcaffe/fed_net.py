@@ -119,6 +119,7 @@ def open_device_feed(
     mesh: jax.sharding.Mesh,
     positions: Mapping[str, int] | None = None,
     group: int = 1,
+    at_once: int = 1,
 ) -> DeviceFeed:
     """Starts reading a net's records from the given positions on.
 
@@ -127,12 +128,14 @@ def open_device_feed(
       mesh: the devices that batches go to.
       positions: data layer -> records handed out before; None for the beginning.
       group: host batches in one device batch, stacked if there are several.
+      at_once: device batches that are taken at once, at most.
     """
     where = fed.sharding if group == 1 else sharding.split_batch(mesh, leading=1)
     return DeviceFeed(
         pipeline.FeedReader(fed.feeds, fed.options, positions, log_reading),
         lambda batch: sharding.put_batch(batch, where),
         group,
+        depth=max(2, at_once),
     )
 
 

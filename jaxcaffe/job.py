@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from jaxcaffe import blame, checkpoint, cpu, log, loop
+from jaxcaffe import blame, checkpoint, cpu, grouping, log, loop, testing
 from jaxcaffe import run as runs
 from jaxcaffe.board import join_scalars, open_board
 from jaxcaffe.caffe_files import snapshots as caffe_snapshots
@@ -49,7 +49,9 @@ def open_job(run: runs.Run, workdir: str, start: Start) -> Iterator[loop.TrainJo
                 run.train.net, solver, first, with_state=not run.config.optimizer
             )
             stack.callback(caffe.close)
-        feed = runs.open_device_feed(run, run.train, start.positions.get("train"))
+        at_once = run.config.steps_per_dispatch
+        positions = start.positions.get("train")
+        feed = runs.open_device_feed(run, run.train, positions, at_once)
         stack.callback(feed.close)
         tests = tuple(_open_test(run, index, start) for index in range(len(run.tests)))
         for test in tests:
@@ -68,7 +70,8 @@ def open_job(run: runs.Run, workdir: str, start: Start) -> Iterator[loop.TrainJo
             solver=solver,
             max_iter=run.max_iter,
             net=run.train.net,
-            train_step=cpu.pace_steps(runs.compile_train_step(run)),
+            steps_per_dispatch=at_once,
+            advance=_compile_advance(run),
             loss_step=runs.compile_loss_step(run),
             feed=feed,
             tests=tests,
@@ -83,10 +86,18 @@ def open_job(run: runs.Run, workdir: str, start: Start) -> Iterator[loop.TrainJo
         )
 
 
-def _open_test(run: runs.Run, index: int, start: Start) -> loop.TestJob:
+def _compile_advance(run: runs.Run) -> grouping.Advance:
+    size = run.config.steps_per_dispatch
+    if size == 1:
+        return grouping.advance_by_one(cpu.pace_steps(runs.compile_train_step(run)))
+    group_step = cpu.pace_steps(runs.compile_group_step(run))
+    return grouping.advance_by_group(group_step, size)
+
+
+def _open_test(run: runs.Run, index: int, start: Start) -> testing.TestJob:
     fed = run.tests[index]
     probe = make_test_probe(fed.net, fed.augment) if run.solver.debug_info else None
-    return loop.TestJob(
+    return testing.TestJob(
         net=fed.net,
         eval_step=runs.compile_eval_step(run, fed),
         zero_sums=runs.make_zero_sums(run, fed),

@@ -1,6 +1,6 @@
 """The training loop: test, step, display, snapshot, in Caffe's order.
 
-Follows Solve, Step, TestAll and Test of caffe/src/caffe/solver.cpp.
+Follows Solve, Step and TestAll of caffe/src/caffe/solver.cpp.
 """
 
 from __future__ import annotations
@@ -17,31 +17,20 @@ import numpy as np
 from jaxcaffe import checkpoint, display, errors, log
 from jaxcaffe.caffe_files.snapshots import Writer as CaffeWriter
 from jaxcaffe.display import Outputs
+from jaxcaffe.events import count_until_event, has_passed, is_due
+from jaxcaffe.grouping import Advance
 from jaxcaffe.log import logger
 from jaxcaffe.prefetch import DeviceFeed
 from jaxcaffe.proto import caffe_pb2
 from jaxcaffe.run_view import RunView
 from jaxcaffe.signals import Requests
 from jaxcaffe.spec import Blobs, Net, Params, Stats
-from jaxcaffe.state import TrainState, add_hidden, find_non_finite
-from jaxcaffe.step import StepReport
+from jaxcaffe.state import TrainState, find_non_finite
+from jaxcaffe.testing import TestJob, run_test
 
 # A step's verdict on its loss is looked at this many iterations later, when it is long
 # known, so that looking costs the devices no pause.
 _LOOK_BACK = 50
-
-
-class TestJob(NamedTuple):
-    """One test net, compiled, with its records."""
-
-    net: Net
-    eval_step: Callable[..., tuple[Blobs, Stats]]  # see step.make_eval_step
-    zero_sums: Callable[[], Blobs]
-    own: Params  # weights of layers that the train net lacks
-    feed: DeviceFeed
-    test_iter: int
-    # (params, stats, batch, key) of a batch; logs what debug_info asks for
-    probe: Callable[[Params, Stats, Blobs, jax.Array], None] | None = None
 
 
 class TrainJob(NamedTuple):
@@ -50,7 +39,8 @@ class TrainJob(NamedTuple):
     solver: caffe_pb2.SolverParameter
     max_iter: int
     net: Net
-    train_step: Callable[[TrainState, Blobs], tuple[TrainState, StepReport]]
+    advance: Advance  # runs iterations
+    steps_per_dispatch: int  # how many at once, at most
     loss_step: Callable[[TrainState, Blobs], tuple[jax.Array, Stats]]
     feed: DeviceFeed
     tests: tuple[TestJob, ...]
@@ -127,7 +117,7 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
 
     while iteration < job.max_iter:
         job.view.iteration = iteration
-        if _due(iteration, solver.test_interval) and (
+        if is_due(iteration, solver.test_interval) and (
             iteration > 0 or solver.test_initialization
         ):
             lines.flush()
@@ -141,40 +131,46 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
                 break
             scores, state = found, tested
         with keeping_progress():
-            batch = next(job.feed)
-        if job.probe is not None and _due(iteration, solver.display):
-            job.probe(state, batch)
-        state, report = job.train_step(state, batch)
+            batches = _take_batches(job, iteration)
+        if job.probe is not None and is_due(iteration, solver.display):
+            job.probe(state, batches[0])
+        state, report = job.advance(state, batches)
         updates = report.updates
-        if _due(iteration, solver.display):
+        if job.steps_per_dispatch > 1:
+            job.feed.fill()  # while these iterations go on
+        first, iteration = iteration, iteration + len(batches)
+        for number in range(first, iteration - 1):
+            lines.note_rate(number)
+            lines.note_norm(report.norm, number - first)
+        last = iteration - 1
+        if is_due(last, solver.display):
             lines.flush()
             shown = jax.device_get(report)
             now = time.perf_counter()
             if not shown.finite:
-                _check_finite(job, state, iteration + 1)
+                _check_finite(job, state, iteration)
             display.show_iteration(
                 shown,
-                iteration,
+                last,
                 now - shown_at,
-                iteration - shown_iteration,
+                last - shown_iteration,
                 net=job.net,
                 solver=solver,
                 lines=lines,
                 scalars=job.scalars,
                 view=job.view,
             )
-            shown_at, shown_iteration = now, iteration
+            shown_at, shown_iteration = now, last
         else:
-            lines.note_rate(iteration)
-        lines.note_norm(report.norm)
-        iteration += 1
-        if _due(iteration, _LOOK_BACK):
+            lines.note_rate(last)
+        lines.note_norm(report.norm, last - first)
+        if has_passed(first, iteration, _LOOK_BACK):
             if earlier is not None and not bool(earlier):
                 _check_finite(job, state, iteration)
             earlier = report.finite
         asked = poll()
         cursors = None
-        if _due(iteration, solver.snapshot) or (asked.snapshot and not asked.stop):
+        if is_due(iteration, solver.snapshot) or (asked.snapshot and not asked.stop):
             save(_test_positions(job))
         if asked.stop:
             stopped = True
@@ -188,7 +184,7 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
     if stopped:
         logger.info("Optimization stopped early.")
     else:
-        if _due(iteration, solver.display):
+        if is_due(iteration, solver.display):
             # One more forward pass shows the loss after the last update.
             with keeping_progress():
                 batch = next(job.feed)
@@ -196,7 +192,7 @@ def train(job: TrainJob, state: TrainState, poll: Callable[[], Requests]) -> Res
             logger.info("Iteration %d, loss = %g", iteration, float(loss))
             # BatchNorm has counted it, and the last test sees that, as in Caffe.
             state = state._replace(stats=stats)
-        if _due(iteration, solver.test_interval):
+        if is_due(iteration, solver.test_interval):
             save_now = functools.partial(save, _test_positions(job))
             with keeping_progress():
                 found, state = test_all(job, state, iteration, poll, save_now)
@@ -258,50 +254,18 @@ def test_all(
     return tuple(scores), state._replace(hidden=tuple(hidden))
 
 
-def run_test(
-    test: TestJob,
-    index: int,
-    state: TrainState,
-    iteration: int,
-    poll: Callable[[], Requests],
-    save: Callable[[], None],
-) -> tuple[Outputs | None, Stats]:
-    """Runs one test net over test_iter batches.
-
-    Args:
-      test: the net and its records, which go on where the last test ended.
-      index: its number, which random layers' keys depend on.
-      state: its params, stats and hidden states are used, not changed.
-      iteration: updates done.
-      poll: looked at between batches.
-      save: takes the snapshot for which a signal asks.
-
-    Returns:
-      For each output, and under "" for the total loss, the sum over the batches, or
-      None if a signal asked to stop; and what the net remembers of them.
-
-    Source: caffe/src/caffe/solver.cpp, Test. Differs: none.
-    """
-    # Far from the keys of training iterations, which are folded from 0 upwards.
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 2**31 - 1 - index)
-    key = jax.random.fold_in(key, iteration)
-    params = {**test.own, **state.params}
-    hidden = state.hidden[index]
-    sums = test.zero_sums()
-    for number in range(test.test_iter):
-        asked = poll()
-        if asked.snapshot and not asked.stop:
-            save()
-        if asked.stop:
-            return None, hidden
-        batch = next(test.feed)
-        batch_key = jax.random.fold_in(key, number)
-        if test.probe is not None:
-            test.probe(params, add_hidden(state.stats, hidden), batch, batch_key)
-        sums, hidden = test.eval_step(
-            params, state.stats, hidden, sums, batch, batch_key
-        )
-    return jax.device_get(sums), hidden
+def _take_batches(job: TrainJob, iteration: int) -> tuple[Blobs, ...]:
+    """Returns the batches of the iterations until something is due, or fewer."""
+    if job.steps_per_dispatch == 1:
+        return (next(job.feed),)
+    solver = job.solver
+    before = [solver.test_interval, solver.snapshot]
+    if job.probe is not None:
+        before.append(solver.display)  # it looks at the state before these
+    count = count_until_event(
+        iteration, job.steps_per_dispatch, job.max_iter, before, [solver.display]
+    )
+    return job.feed.take(count)
 
 
 def _test_positions(job: TrainJob) -> dict[str, Mapping[str, int]]:
@@ -355,7 +319,3 @@ def _check_finite(job: TrainJob, state: TrainState, iteration: int) -> None:
             "snapshots taken before are whole",
         )
     )
-
-
-def _due(iteration: int, interval: int) -> bool:
-    return interval > 0 and iteration % interval == 0

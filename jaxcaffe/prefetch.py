@@ -69,18 +69,44 @@ class DeviceFeed:
 
     def __next__(self) -> Blobs:
         """Returns the next device batch and starts the copy of a later one."""
-        while len(self._ahead) <= self._depth and not self._has_failed():
+        self.fill(self._depth + 1)
+        return self._pop()
+
+    def take(self, most: int) -> tuple[Blobs, ...]:
+        """Returns the next device batches, `most` or fewer, but at least one.
+
+        They end before one whose arrays differ in shape, and before a record that
+        cannot be read, which is the error of the next call. Starts no copy beyond
+        those; see `fill`.
+        """
+        self.fill(1)
+        batches = [self._pop()]
+        shapes = _shapes(batches[0])
+        while len(batches) < most:
+            self.fill(1)
+            ready = self._ahead[0]
+            if isinstance(ready, CaffeError) or _shapes(ready[0]) != shapes:
+                break
+            batches.append(self._pop())
+        return tuple(batches)
+
+    def fill(self, count: int | None = None) -> None:
+        """Has `count` batches under way, by default `depth`, unless reading fails."""
+        wanted = self._depth if count is None else count
+        while len(self._ahead) < wanted and not self._has_failed():
             self._ahead.append(self._fetch())
-        ready = self._ahead.popleft()
-        if isinstance(ready, CaffeError):
-            raise ready
-        batch, self.positions = ready
-        return batch
 
     def close(self) -> None:
         """Stops the reader's threads and lets the batches go."""
         self._ahead.clear()
         self._reader.close()
+
+    def _pop(self) -> Blobs:
+        ready = self._ahead.popleft()
+        if isinstance(ready, CaffeError):
+            raise ready
+        batch, self.positions = ready
+        return batch
 
     def _has_failed(self) -> bool:
         return bool(self._ahead) and isinstance(self._ahead[-1], CaffeError)
@@ -100,6 +126,10 @@ class DeviceFeed:
                 return different
             batch = {name: np.stack([p[name] for p in parts]) for name in parts[0]}
         return self._put(batch), dict(self._reader.positions)
+
+
+def _shapes(batch: Blobs) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in batch.items()}
 
 
 def _find_difference(parts: Sequence[HostBatch]) -> DataError | None:

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 import optax
 
-from jaxcaffe import checkpoint, fed_net, sharding, step
+from jaxcaffe import checkpoint, fed_net, grouping, sharding, step
 from jaxcaffe.caffe_files.weights import copy_weights
 from jaxcaffe.devices import hide_others, log_devices, parse_ids, pick_devices
 from jaxcaffe.errors import SnapshotError, describe
@@ -181,13 +181,27 @@ def state_struct(run: Run) -> TrainState:
     return jax.eval_shape(_init(run), jax.random.key(0))
 
 
-def compile_train_step(
-    run: Run,
-) -> Callable[[TrainState, Blobs], tuple[TrainState, step.StepReport]]:
+def compile_train_step(run: Run) -> grouping.Step:
     """Returns the jitted training step; the state given to it is used up."""
     whole = sharding.replicated(run.mesh)
+    return jax.jit(
+        _make_train_step(run), donate_argnums=0, out_shardings=(whole, whole)
+    )
+
+
+def compile_group_step(run: Run) -> grouping.GroupStep:
+    """Returns the jitted program of several training steps; see make_group_step.
+
+    The state given to it is used up.
+    """
+    whole = sharding.replicated(run.mesh)
+    group_step = grouping.make_group_step(_make_train_step(run))
+    return jax.jit(group_step, donate_argnums=0, out_shardings=(whole, whole))
+
+
+def _make_train_step(run: Run) -> grouping.Step:
     fed = run.train
-    train_step = step.make_train_step(
+    return step.make_train_step(
         net=fed.net,
         augment=fed.augment,
         tx=run.tx,
@@ -197,7 +211,6 @@ def compile_train_step(
         keep_updates=run.config.snapshot.caffe and run.solver.snapshot_diff,
         sum_norm=sum_norm if run.solver.clip_gradients >= 0 else None,
     )
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(whole, whole))
 
 
 def compile_eval_step(run: Run, fed: FedNet) -> Callable[..., tuple[Blobs, Stats]]:
@@ -233,11 +246,14 @@ def compile_loss_step(
 
 
 def open_device_feed(
-    run: Run, fed: FedNet, positions: Mapping[str, int] | None = None
+    run: Run,
+    fed: FedNet,
+    positions: Mapping[str, int] | None = None,
+    at_once: int = 1,
 ) -> DeviceFeed:
-    """Starts reading a net's records from the given positions on."""
+    """Starts reading a net's records; see fed_net.open_device_feed."""
     group = run.solver.iter_size if fed is run.train else 1
-    return fed_net.open_device_feed(fed, run.mesh, positions, group)
+    return fed_net.open_device_feed(fed, run.mesh, positions, group, at_once)
 
 
 def load_weight_files(

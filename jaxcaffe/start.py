@@ -156,7 +156,9 @@ def make_note(run: runs.Run) -> dict[str, Any]:
         "solver_type": runs.rule_name(run),
         "net": _digest(run.train.net),
         "config": dict(run.config.data.items()),
-        "environment": checkpoint.environment(run.mesh.size),
+        "environment": checkpoint.environment(
+            run.mesh.size, run.config.steps_per_dispatch
+        ),
         "caffe_prefix": _caffe_prefix(run) if run.config.snapshot.caffe else "",
     }
 
@@ -172,12 +174,12 @@ def _restore(run: runs.Run, folder: str, snapshot: str) -> tuple[TrainState, Not
             folder, like, whole, runs.rule_name(run)
         )
     logger.info("Resuming from %s", path)
-    changes = checkpoint.environment_changes(note["environment"], run.mesh.size)
+    now = make_note(run)
+    changes = checkpoint.environment_changes(note["environment"], now["environment"])
     for change in changes:
         logger.warning(
             "Since the snapshot, %s: results agree to float tolerance only", change
         )
-    now = make_note(run)
     if note.get("net") != now["net"]:
         logger.warning("Since the snapshot, the text of the training net has changed")
     before = note.get("config", {})

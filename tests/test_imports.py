@@ -38,11 +38,14 @@ ALLOWED = {
     "window_augment": BASE | {"proto"},
     "prefetch": BASE,
     "step": BASE | {"state", "ops"},
+    "grouping": BASE | {"state", "step"},
+    "events": set(),
+    "testing": BASE | {"state", "prefetch", "signals", "display"},
     "checkpoint": BASE | {"state", "sharding", "log", "disk"},
     "labels": BASE | {"proto"},
     "loop": BASE
     | {"proto", "state", "step", "checkpoint", "log", "prefetch", "signals"}
-    | {"caffe_files", "display", "run_view"},
+    | {"caffe_files", "display", "run_view", "events", "grouping", "testing"},
     "caffe_files": MODEL | {"net", "solver", "state", "log", "disk"},
 }
 ENTRIES = {

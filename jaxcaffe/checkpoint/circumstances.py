@@ -22,11 +22,12 @@ _PACKAGES = (
 )
 
 
-def environment(devices: int) -> dict[str, Any]:
+def environment(devices: int, steps_per_dispatch: int) -> dict[str, Any]:
     """Returns what must be equal for a resumed run to be bit-identical.
 
     Args:
       devices: how many devices the run uses.
+      steps_per_dispatch: iterations that its compiled program runs, at most.
     """
     device = jax.devices()[0]
     return {
@@ -35,6 +36,7 @@ def environment(devices: int) -> dict[str, Any]:
         "device": device.device_kind,
         "platform": device.platform,
         "devices": devices,
+        "steps_per_dispatch": steps_per_dispatch,
         "cpu_threads": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -43,12 +45,12 @@ def environment(devices: int) -> dict[str, Any]:
     }
 
 
-def environment_changes(then: Mapping[str, Any], devices: int) -> list[str]:
+def environment_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Returns `name was X, is Y` for each circumstance that changed.
 
     What the snapshot of an earlier version says nothing of is passed over.
     """
-    now = environment(devices)
+    then = {"steps_per_dispatch": 1, **then}  # once there was no other number
     return [
         f"{name} was {then[name]}, is {value}"
         for name, value in now.items()

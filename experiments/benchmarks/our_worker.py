@@ -45,7 +45,7 @@ def main(task: dict) -> None:
 
 
 def open_net(path: str, phase: int, batch: int, shape: tuple[int, ...]) -> Net:
-    """Builds a net of a train_val.prototxt with another batch_size.
+    """Builds a net of a train_val.prototxt with another batch_size and crop_size.
 
     Args:
       path: the file.
@@ -59,6 +59,8 @@ def open_net(path: str, phase: int, batch: int, shape: tuple[int, ...]) -> Net:
         for field, message in layer.ListFields():
             if field.name.endswith("data_param"):
                 message.batch_size = batch
+        if layer.transform_param.crop_size:
+            layer.transform_param.crop_size = shape[-1]
     built = graph.build_graph(parameter, caffe_pb2.NetState(phase=phase), source)
     return translate.build_net(built, feed_structs(built, phase, shape))
 

@@ -22,6 +22,8 @@ _HUGE_PAGE = 1 << 21
 
 _LONG_STEP = 0.1  # seconds
 _FREEING = 0.001  # seconds
+# At first it takes longer: a compiler's threads may still be about.
+_FIRST_STEPS, _FIRST_FREEING = 3, 0.03
 
 _YNN = "--xla_cpu_experimental_ynn_fusion_type"
 _EIGEN_CONVOLUTIONS = f"{_YNN}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
@@ -121,17 +123,19 @@ def pace_steps(step: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any,
         return step
     last: Any = None
     begin = 0.0  # of the last step
-    is_first = True
+    count = 0
 
     def run(state: Any, *rest: Any) -> tuple[Any, Any]:
-        nonlocal last, begin, is_first
-        if is_first and isinstance(step, jax.stages.Wrapped):
+        nonlocal last, begin, count
+        if count == 0 and isinstance(step, jax.stages.Wrapped):
             step.lower(state, *rest).compile()
             return_pages()
-        is_first = False
         jax.block_until_ready(last)
-        if time.perf_counter() - begin > _LONG_STEP:
+        if 0 < count <= _FIRST_STEPS:
+            time.sleep(_FIRST_FREEING)
+        elif time.perf_counter() - begin > _LONG_STEP:
             time.sleep(_FREEING)  # whoever waited for it may have done so just now
+        count += 1
         begin = time.perf_counter()
         state, last = step(state, *rest)
         return state, last

@@ -8,7 +8,7 @@ import sys
 import jax
 from turns import serve
 
-from jaxcaffe import cpu, sharding
+from jaxcaffe import cpu, grouping, sharding
 from jaxcaffe import run as runs
 from jaxcaffe.net import graph, translate
 from jaxcaffe.net.params import decay_mults, lr_mults, trainable
@@ -39,7 +39,10 @@ def main(task: dict) -> None:
     feeds = jax.device_put(
         make_feeds(net, jax.random.key(1)), sharding.split_batch(mesh)
     )
-    run = (make_train if is_train else make_forward)(net, feeds, task["solver"])
+    if is_train:
+        run = make_train(net, feeds, task["solver"], task.get("steps_per_dispatch", 1))
+    else:
+        run = make_forward(net, feeds)
     run(2)
     serve(run)
 
@@ -65,8 +68,15 @@ def open_net(path: str, phase: int, batch: int, shape: tuple[int, ...]) -> Net:
     return translate.build_net(built, feed_structs(built, phase, shape))
 
 
-def make_train(net: Net, feeds: Blobs, numbers: dict):
-    """Returns run(steps), which trains: the very step of a training run."""
+def make_train(net: Net, feeds: Blobs, numbers: dict, at_once: int):
+    """Returns run(steps), which trains: the very step of a training run.
+
+    Args:
+      net: the TRAIN net.
+      feeds: what its data layers give, always the same.
+      numbers: of the solver.
+      at_once: a run's steps_per_dispatch.
+    """
     solver = text.parse_solver(SOLVER.format(**numbers), "")[0]
     tx = build.build_tx(solver, lr_mults(net), decay_mults(net), "")
     step = make_train_step(
@@ -84,19 +94,26 @@ def make_train(net: Net, feeds: Blobs, numbers: dict):
 
     whole = sharding.replicated(sharding.make_mesh())
     held = [jax.jit(fill, out_shardings=whole)(jax.random.key(0))]
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(whole, whole))
+    program = grouping.make_group_step(step) if at_once > 1 else step
+    jitted = jax.jit(program, donate_argnums=0, out_shardings=(whole, whole))
     paced = cpu.pace_steps(jitted)
+    advance = (
+        grouping.advance_by_group(paced, at_once)
+        if at_once > 1
+        else grouping.advance_by_one(paced)
+    )
 
     def run(steps: int) -> None:
         report = None
-        for _ in range(steps):
-            held[0], report = paced(held[0], feeds)
+        for done in range(0, steps, at_once):
+            batches = (feeds,) * min(at_once, steps - done)
+            held[0], report = advance(held[0], batches)
         jax.block_until_ready((held[0], report))
 
     return run
 
 
-def make_forward(net: Net, feeds: Blobs, numbers: dict):
+def make_forward(net: Net, feeds: Blobs):
     """Returns run(steps), which computes the net's outputs."""
     params, stats = jax.jit(net.init)(jax.random.key(0))
 

@@ -5,7 +5,8 @@
 
 Both run the same prototxt (torch_net.py translates it), on the same random images that
 lie in memory, with the same cores, float32, SGD with momentum and decay; forward passes
-are those of the TEST net, with losses and accuracies. PyTorch runs twice: as it starts,
+are those of the TEST net, with losses and accuracies. LeNet and CIFAR-10 quick train
+with steps_per_dispatch: 10, as small nets should. PyTorch runs twice: as it starts,
 and with glibc told to keep its pages, as jaxcaffe tells it by itself. Each is a process
 of its own; turns.py lets them run in turn. Needs `pip install -e '.[bench]'`.
 
@@ -38,6 +39,7 @@ class Case(NamedTuple):
     name: str
     batch: int
     shape: tuple[int, int, int]  # of an image
+    steps_per_dispatch: int = 1  # that a run of ours would set
 
 
 class Row(NamedTuple):
@@ -58,8 +60,8 @@ CASES = (
     Case("vgg16", 8, (3, 224, 224)),
     Case("resnet50", 16, (3, 224, 224)),
     Case("mobilenet", 32, (3, 224, 224)),
-    Case("lenet", 100, (1, 28, 28)),
-    Case("cifar10_quick", 100, (3, 32, 32)),
+    Case("lenet", 100, (1, 28, 28), steps_per_dispatch=10),
+    Case("cifar10_quick", 100, (3, 32, 32), steps_per_dispatch=10),
 )
 KINDS = ("train", "forward")
 
@@ -73,6 +75,7 @@ def measure(case: Case, kind: str, flags: argparse.Namespace) -> Row:
         "shape": case.shape,
         "kind": kind,
         "solver": SOLVER,
+        "steps_per_dispatch": case.steps_per_dispatch,
         "threads": len(cores),
         "fused": flags.torch_fused,
         "channels_last": flags.torch_channels_last,

@@ -56,6 +56,8 @@ def reshape(state: State) -> None:
     }
     built = build(state.graph, state.fed, state.cache, shapes)
     _check_weights(state.built.net, built.net)
+    for route in state.built.routes.values():  # no blob waits for them any more
+        route.later.compute = dict
     state.built = built
     state.last.clear()
     for name, blob in state.blobs.items():

@@ -128,11 +128,13 @@ def _filters_diff(
 
 
 def sum_like(array: jax.Array, axes: Sequence[int]) -> dict[str, Any]:
-    """Returns what a sum over images is told where these are divided over devices.
+    """Returns options of a product that sums over images: where its result shall lie.
+
+    JAX asks for that where images are divided over devices by their types.
 
     Args:
-      array: lies where the sum shall.
-      axes: of the array, in the order that the sum has them.
+      array: any shape; the result shall be divided, or whole, as it is.
+      axes: those of the array, in the order in which the result has them.
     """
     sharding = jax.typeof(array).sharding
     if sharding.mesh.empty:

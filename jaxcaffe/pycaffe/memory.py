@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from jaxcaffe.net import weights
 from jaxcaffe.net.params import is_owner
-from jaxcaffe.pycaffe.blob import Blob, BlobVec, SharedBlob
+from jaxcaffe.pycaffe.blob import BlobVec, SharedBlob
 from jaxcaffe.pycaffe.state import Built, State, Weights
 from jaxcaffe.spec import ParamInfo, Params, Stats
 
@@ -37,9 +37,14 @@ def read_weights(state: State) -> tuple[Params, Stats]:
     """
     kept = state.weights
     if kept is None or not _is_current(kept, state.built):
-        params, stats = _gather(state)
-        values = tuple((b, b.data_side.to_device()) for b in state.owners.values())
-        kept = Weights(state.built, values, params, stats)
+        # Once for each: an array that somebody may write to is copied at every asking.
+        values = {o: blob.data_side.to_device() for o, blob in state.owners.items()}
+        kept = Weights(
+            state.built,
+            tuple(zip(state.owners.values(), values.values(), strict=True)),
+            _tree(state, values.__getitem__),
+            _gather_stats(state, values),
+        )
         # Hidden states are no blobs.
         state.weights = None if state.hidden else kept
     return kept.params, kept.stats
@@ -51,14 +56,13 @@ def _is_current(kept: Weights, built: Built) -> bool:
     )
 
 
-def _gather(state: State) -> tuple[Params, Stats]:
-    params = _tree(state, lambda blob: blob.data_side.to_device())
+def _gather_stats(state: State, values: Mapping[tuple[str, str], jax.Array]) -> Stats:
     stats: Stats = {layer: dict(arrays) for layer, arrays in state.hidden.items()}
     for info in filter(is_owner, state.built.net.params):
         if info.is_stat:
-            value = _shaped(state.owners[info.owner].data_side.to_device(), info)
+            value = _shaped(values[info.owner], info)
             stats.setdefault(info.layer, {})[info.blob] = value
-    return params, stats
+    return stats
 
 
 def put_weights(state: State, params: Params, stats: Stats) -> None:
@@ -87,7 +91,7 @@ def put_stats(state: State, stats: Stats) -> None:
 
 def read_diffs(state: State) -> Params:
     """Returns the gradients of all parameters, shaped like params."""
-    return _tree(state, lambda blob: blob.diff_side.to_device())
+    return _tree(state, lambda owner: state.owners[owner].diff_side.to_device())
 
 
 def put_diffs(state: State, diffs: Params) -> None:
@@ -154,12 +158,12 @@ def _learning(
     )
 
 
-def _tree(state: State, value: Callable[[Blob], jax.Array]) -> Params:
+def _tree(state: State, value: Callable[[tuple[str, str]], jax.Array]) -> Params:
     tree: Params = {}
     for info in filter(is_owner, state.built.net.params):
         if not info.is_stat:
-            blob = state.owners[info.owner]
-            tree.setdefault(info.layer, {})[info.blob] = _shaped(value(blob), info)
+            array = _shaped(value(info.owner), info)
+            tree.setdefault(info.layer, {})[info.blob] = array
     return tree
 
 

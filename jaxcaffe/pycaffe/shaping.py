@@ -45,10 +45,7 @@ def reshape(state: State) -> None:
       PrototxtError: the net cannot have such inputs, or not with its weights.
     """
     structs = state.built.net.structs
-    for top in state.fed:
-        if state.blobs[top].shape != structs[top].shape:
-            break
-    else:
+    if all(state.blobs[top].shape == structs[top].shape for top in state.fed):
         return
     shapes = {
         top: jax.ShapeDtypeStruct(state.blobs[top].shape, jnp.float32)

@@ -122,6 +122,8 @@ def test_net_used_in_any_order_holds_what_eager_layers_wrote(net, steps):
 def test_net_whose_pass_fails_keeps_what_it_had(net, monkeypatch):
     net.forward()
     before = net.blobs["power"].data.copy()
+    side = net.blobs["power"].data_side
+    side.to_device()  # the two are in step
 
     def fail(*_):
         raise KeyboardInterrupt
@@ -130,6 +132,7 @@ def test_net_whose_pass_fails_keeps_what_it_had(net, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         net.forward()
     monkeypatch.undo()
+    np.testing.assert_array_equal(side.to_device(), before)
     np.testing.assert_array_equal(net.blobs["power"].data, before)
     net.forward()
     np.testing.assert_array_equal(net.blobs["power"].data, before)
